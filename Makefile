@@ -1,0 +1,44 @@
+# Needs Python 3.11 or newer and make; everything else goes into .venv.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: install serve test check bench clean
+
+install: $(VENV)/.serve
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(f"Argosy needs Python 3.11 or newer; $(PYTHON) is {sys.version.split()[0]}. Try: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
+	@echo "creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.serve: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "installing argosy (about 20 s)"
+	@$(PIP) install -c constraints.txt -e .
+	@$(BIN)/argosy fetch
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.serve
+	@echo "installing the tests' tools (about 20 s)"
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+serve: $(VENV)/.serve   ## a real model on a small fleet: http://127.0.0.1:8000
+	@$(BIN)/argosy up
+
+test: $(VENV)/.dev      ## the default suite, under five minutes on two cores
+	@$(BIN)/python -m pytest -q
+
+check: $(VENV)/.dev     ## format, lint, types, layers
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.dev     ## the gateway against the engine alone, as ratios
+	@$(BIN)/python -m bench.gateway_overhead
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,67 @@
+"""The engine port: what the gateway and the control plane may ask of an adapter.
+
+Every replica is spoken to in the OpenAI shape (`/v1/chat/completions`, `/v1/completions`,
+`/v1/embeddings`); an adapter says where its engine departs from it.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from argosy.fleet.config import EngineConfig, Model
+from argosy.fleet.messages import Refusal
+
+
+class Abilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What one engine honours; the gateway makes up for the rest."""
+
+    forces_tool_choice: bool  # tool_choice "required" or a named function
+    reports_stop_sequence: bool  # choices[].stop_reason names the sequence that ended the text
+    counts_every_choice: bool  # usage sums the tokens of n > 1 choices and of several prompts
+    counts_tokens_at_messages: bool  # POST /v1/messages/count_tokens exists
+    embeddings: bool
+    context_tokens: int | None  # prompt plus answer of one request; None: unknown
+    slots: int | None  # requests decoded together; None: unknown
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """How to start a replica's process.
+
+    The process prints one line of JSON, `{"url": "http://127.0.0.1:PORT"}`, on stdout when it
+    listens, logs to stderr, and exits when its stdin ends: a parent that dies takes it along.
+    """
+
+    argv: tuple[str, ...]
+    env: dict[str, str]  # on top of the parent's
+
+
+class Engine(Protocol):
+    """One engine's adapter. Stateless: everything that it must know is in the arguments."""
+
+    kind: str
+    health_path: str  # GET: 200 when it can answer requests
+
+    def abilities(self, config: EngineConfig) -> Abilities:
+        """What a replica with this configuration honours."""
+        ...
+
+    def command(
+        self, config: EngineConfig, *, model: Model, weights: Path | None, threads: int
+    ) -> Command | None:
+        """How to start a replica; None when nothing is to be started."""
+        ...
+
+    def needs_weights(self) -> bool:
+        """True when `command` wants the model's weights as a local file."""
+        ...
+
+    def adapt(
+        self, fields: dict[str, msgspec.Raw], *, config: EngineConfig, model: str
+    ) -> dict[str, msgspec.Raw]:
+        """The OpenAI-shaped body as this engine wants it: its name of the model, its quirks."""
+        ...
+
+    def read_refusal(self, status: int, body: bytes) -> Refusal:
+        """What an answer with status >= 400 says; never raises, whatever the bytes."""
+        ...

@@ -1,0 +1,143 @@
+"""What rooms tell each other: the replica table, usage, load, refusals. Values, never methods.
+
+The gateway routes on the last `ReplicaTable` that the control plane published; the store keeps
+`Usage` and `Key`; every API shapes a `Refusal` in its own way.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from argosy.fleet.config import EngineConfig, Tier
+
+ReplicaState = Literal["starting", "ready", "suspect", "stopping", "dead"]
+Outcome = Literal["finished", "failed", "refused", "cancelled"]
+
+RefusalKind = Literal[
+    "bad_request",  # 400 the request is wrong
+    "unsupported",  # 400 the request asks for what is not served
+    "context_overflow",  # 400 prompt longer than the model's context
+    "no_key",  # 401
+    "wrong_key",  # 401
+    "unknown_model",  # 404
+    "unknown_path",  # 404
+    "wrong_method",  # 405
+    "slow_request",  # 408 the client took too long to send it
+    "too_large",  # 413
+    "head_too_large",  # 431
+    "upstream_refused",  # 422 or what the engine said: its own reason is in the message
+    "rate_limited",  # 429
+    "internal",  # 500
+    "upstream_failed",  # 502 replicas died, none answered
+    "no_replica",  # 503 none is ready, or the fleet drains
+    "upstream_timeout",  # 504
+]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """The base of what crosses a room, a process or a disk."""
+
+
+class Refusal(Message):
+    """Why a request is not answered, in words for whoever sent it; each API has its own shape."""
+
+    kind: RefusalKind
+    message: str
+    param: str | None = None  # the field at fault
+    retry_after_s: float | None = None
+
+
+class Replica(Message):
+    """The smallest thing that answers a request alone, as the control plane sees it."""
+
+    name: str  # e.g. "smollm2-135m-1"
+    deployment: str
+    model: str
+    pool: str
+    engine: EngineConfig
+    state: ReplicaState
+    url: str | None = None  # None until it listens
+    pid: int | None = None  # None for an endpoint
+    restarts: int = 0
+    reason: str = ""  # why it is in that state
+
+
+class ReplicaTable(Message):
+    """All replicas at one moment; `version` grows with each change."""
+
+    version: int
+    replicas: tuple[Replica, ...]
+
+
+class Key(Message):
+    """An API key as the store knows it: never the secret, only its SHA-256."""
+
+    id: str
+    sha256: str
+    tenant: str
+    tier: Tier
+    name: str
+    created_at_s: float  # Unix time
+    revoked_at_s: float | None = None
+
+
+class Usage(Message):
+    """What one request cost: exactly one per finished, failed, refused or cancelled request."""
+
+    request: str  # its id, e.g. "req_…"
+    at_s: float  # Unix time of receipt
+    tenant: str | None  # None: no valid key
+    key: str | None
+    tier: Tier | None
+    surface: str  # the API that was spoken, e.g. "chat", "messages"
+    model: str | None
+    replica: str | None  # the last that was tried
+    outcome: Outcome
+    status: int  # HTTP status sent, 0 when the client left before one
+    reason: str  # "" when finished
+    attempts: int
+    tokens_in: int
+    tokens_cached: int
+    tokens_out: int
+    ttft_s: float | None  # None: not streamed, or no token came
+    duration_s: float
+
+
+class ReplicaLoad(Message):
+    """What the gateway sees of one replica, now and over the last minute."""
+
+    replica: str
+    requests_in_flight: int
+    requests_finished: int
+    tokens_out_per_s: float
+    ttft_s_p50: float | None
+    ttft_s_p95: float | None
+
+
+class ReplicaStatus(Message):
+    """A row of `argosy status`: the control plane's view beside the gateway's."""
+
+    replica: Replica
+    load: ReplicaLoad
+
+
+class FleetStatus(Message):
+    """What `argosy status --json` prints."""
+
+    fleet: str
+    gateway_url: str
+    uptime_s: float
+    requests_in_flight: int
+    requests_waiting: int
+    connections: int
+    usage_records_unwritten: int
+    replicas: tuple[ReplicaStatus, ...]
+
+
+class RunFile(Message):
+    """`run.json` in the state folder: how `argosy status` and `argosy chat` find a running fleet."""
+
+    pid: int
+    started_at_s: float  # the process's creation time: tells it from a stranger with its pid
+    gateway_url: str
+    operator_token: str  # opens /argosy/status; lives as long as the run
