@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from argosy.fleet.config import EngineConfig, Model
-from argosy.fleet.messages import Refusal
+from argosy.fleet.messages import Command, Refusal
 
 
 class Abilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,17 +23,6 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
     embeddings: bool
     context_tokens: int | None  # prompt plus answer of one request; None: unknown
     slots: int | None  # requests decoded together; None: unknown
-
-
-class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """How to start a replica's process.
-
-    The process prints one line of JSON, `{"url": "http://127.0.0.1:PORT"}`, on stdout when it
-    listens, logs to stderr, and exits when its stdin ends: a parent that dies takes it along.
-    """
-
-    argv: tuple[str, ...]
-    env: dict[str, str]  # on top of the parent's
 
 
 class Engine(Protocol):

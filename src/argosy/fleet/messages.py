@@ -62,6 +62,17 @@ class Replica(Message):
     reason: str = ""  # why it is in that state
 
 
+class Command(Message):
+    """How to start a replica's process.
+
+    The process prints one line of JSON, `{"url": "http://127.0.0.1:PORT"}`, on stdout when it
+    listens, logs to stderr, and exits when its stdin ends: a parent that dies takes it along.
+    """
+
+    argv: tuple[str, ...]
+    env: dict[str, str]  # on top of the parent's
+
+
 class ReplicaTable(Message):
     """All replicas at one moment; `version` grows with each change."""
 

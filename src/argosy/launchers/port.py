@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from argosy.engines.port import Command
+from argosy.fleet.messages import Command
 
 
 class ReplicaEndedError(Exception):
