@@ -17,11 +17,11 @@ PositiveFloat = Annotated[float, Meta(gt=0)]
 Tier = Literal["enterprise", "consumer", "batch"]
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The base of every table of `fleet.yaml`."""
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The base of every table of `fleet.yaml` (msgspec does not inherit kw_only)."""
 
 
-class Gateway(Config):
+class Gateway(Config, kw_only=True):
     """Where the gateway listens and what it puts up with from a client."""
 
     host: str = "127.0.0.1"
@@ -41,11 +41,11 @@ class Gateway(Config):
     drain_s: PositiveFloat = 30.0  # streams may end within this when Argosy stops
 
 
-class LocalLauncher(Config, tag_field="kind", tag="local"):
+class LocalLauncher(Config, kw_only=True, tag_field="kind", tag="local"):
     """Replicas are processes of this machine."""
 
 
-class EndpointLauncher(Config, tag_field="kind", tag="endpoint"):
+class EndpointLauncher(Config, kw_only=True, tag_field="kind", tag="endpoint"):
     """Nothing is started: the pool is a URL that speaks the OpenAI API, a vLLM server say."""
 
     url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+(/[^\s]*)?$")]
@@ -55,14 +55,14 @@ class EndpointLauncher(Config, tag_field="kind", tag="endpoint"):
 Launcher = LocalLauncher | EndpointLauncher
 
 
-class Pool(Config):
+class Pool(Config, kw_only=True):
     """Identical nodes, and how replicas are started on them."""
 
     name: Name
     launcher: Launcher
 
 
-class LlamaCppEngine(Config, tag_field="kind", tag="llama.cpp"):
+class LlamaCppEngine(Config, kw_only=True, tag_field="kind", tag="llama.cpp"):
     """llama.cpp's own server inside the replica's process."""
 
     context_tokens: PositiveInt = 4096  # the longest prompt plus answer of one request
@@ -70,7 +70,7 @@ class LlamaCppEngine(Config, tag_field="kind", tag="llama.cpp"):
     threads: PositiveInt | None = None  # unset: max(1, cores - 1) shared out over the replicas
 
 
-class EndpointEngine(Config, tag_field="kind", tag="endpoint"):
+class EndpointEngine(Config, kw_only=True, tag_field="kind", tag="endpoint"):
     """Whatever answers at an endpoint pool's URL, and what it can do."""
 
     model: str | None = None  # the endpoint's own name of the model; unset: the same name
@@ -79,7 +79,7 @@ class EndpointEngine(Config, tag_field="kind", tag="endpoint"):
     embeddings: bool = False
 
 
-class SimulatedEngine(Config, tag_field="kind", tag="simulated"):
+class SimulatedEngine(Config, kw_only=True, tag_field="kind", tag="simulated"):
     """A replica that speaks the same HTTP at given rates and invents its words: for tests, demos."""
 
     context_tokens: PositiveInt = 8192
@@ -92,7 +92,7 @@ class SimulatedEngine(Config, tag_field="kind", tag="simulated"):
 EngineConfig = LlamaCppEngine | EndpointEngine | SimulatedEngine
 
 
-class Model(Config):
+class Model(Config, kw_only=True):
     """Architecture and weights, under the name that clients ask for."""
 
     name: Name
@@ -101,7 +101,7 @@ class Model(Config):
     system_prompt: str | None = None  # said when a chat brings none
 
 
-class Deployment(Config):
+class Deployment(Config, kw_only=True):
     """A model, its wanted replicas, their engine, and the pool that they run on."""
 
     model: Name
@@ -115,14 +115,14 @@ class Deployment(Config):
         return f"{self.model}@{self.pool}"
 
 
-class Tenant(Config):
+class Tenant(Config, kw_only=True):
     """Who holds keys, and the priority class of its requests."""
 
     name: Name
     tier: Tier = "consumer"
 
 
-class Fleet(Config):
+class Fleet(Config, kw_only=True):
     """One file describes a fleet."""
 
     fleet: Name
