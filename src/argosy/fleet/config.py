@@ -80,7 +80,7 @@ class EndpointEngine(Config, kw_only=True, tag_field="kind", tag="endpoint"):
 
 
 class SimulatedEngine(Config, kw_only=True, tag_field="kind", tag="simulated"):
-    """A replica that speaks the same HTTP at given rates and invents its words: for tests, demos."""
+    """A replica that speaks the same HTTP at given rates and invents its words: tests, demos."""
 
     context_tokens: PositiveInt = 8192
     slots: PositiveInt = 8

@@ -146,7 +146,7 @@ class FleetStatus(Message, kw_only=True):
 
 
 class RunFile(Message, kw_only=True):
-    """`run.json` in the state folder: how `argosy status` and `argosy chat` find a running fleet."""
+    """`run.json` in the state folder: how `argosy status` and `chat` find a running fleet."""
 
     pid: int
     started_at_s: float  # the process's creation time: tells it from a stranger with its pid
