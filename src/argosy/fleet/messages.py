@@ -101,16 +101,16 @@ class Usage(Message, kw_only=True):
     key: str | None
     tier: Tier | None
     surface: str  # the API that was spoken, e.g. "chat", "messages"
-    model: str | None
-    replica: str | None  # the last that was tried
+    model: str | None = None
+    replica: str | None = None  # the last that was tried
     outcome: Outcome
     status: int  # HTTP status sent, 0 when the client left before one
     reason: str  # "" when finished
-    attempts: int
-    tokens_in: int
-    tokens_cached: int
-    tokens_out: int
-    ttft_s: float | None  # None: not streamed, or no token came
+    attempts: int = 0
+    tokens_in: int = 0  # of a stream that was cut: as far as the engine had said
+    tokens_cached: int = 0
+    tokens_out: int = 0
+    ttft_s: float | None = None  # None: not streamed, or no token came
     duration_s: float
 
 

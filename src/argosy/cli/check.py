@@ -1,0 +1,75 @@
+"""`argosy check`: reads a fleet file, says every problem in it, or what it describes.
+
+Owns the summary; what makes a fleet valid is decided in `fleet/load.py`.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from argosy.cli.files import read_fleet
+from argosy.fleet.config import EndpointLauncher, Fleet
+
+
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The fleet file to check.")],
+) -> None:
+    """Check a fleet file and print what it describes, or every problem with its line.
+
+    Try:
+
+        argosy check examples/embedded.yaml
+
+        argosy check examples/simulated.yaml
+    """
+    fleet = read_fleet(file)
+    typer.echo(f"{file} is valid.\n\n{_summary(fleet)}")
+
+
+def _summary(fleet: Fleet) -> str:
+    gateway = fleet.gateway
+    head = [
+        ("FLEET", fleet.fleet),
+        ("GATEWAY", f"{gateway.host} port {gateway.port}, keys {gateway.keys}"),
+    ]
+    tables = [head, _pools(fleet), _models(fleet), _deployments(fleet), _tenants(fleet)]
+    return "\n\n".join(_table(rows) for rows in tables)
+
+
+def _pools(fleet: Fleet) -> list[tuple[str, ...]]:
+    rows = [("POOL", "LAUNCHER", "URL")]
+    for pool in fleet.pools:
+        match pool.launcher:
+            case EndpointLauncher(url=url):
+                rows.append((pool.name, "endpoint", url))
+            case _:
+                rows.append((pool.name, "local", "-"))
+    return rows
+
+
+def _models(fleet: Fleet) -> list[tuple[str, ...]]:
+    return [("MODEL", "WEIGHTS"), *((model.name, model.weights or "-") for model in fleet.models)]
+
+
+def _deployments(fleet: Fleet) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("DEPLOYMENT", "ENGINE", "REPLICAS", "CONTEXT")]
+    for deployment in fleet.deployments:
+        engine = deployment.engine
+        tokens = "-" if engine.context_tokens is None else f"{engine.context_tokens} tokens"
+        kind = str(engine.__struct_config__.tag)
+        rows.append((deployment.name, kind, str(deployment.replicas), tokens))
+    return rows
+
+
+def _tenants(fleet: Fleet) -> list[tuple[str, ...]]:
+    return [("TENANT", "TIER"), *((tenant.name, tenant.tier) for tenant in fleet.tenants)]
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,40 @@
+"""`argosy`: the verbs. Each is imported when it is called, so that `--help` answers at once."""
+
+import typer
+
+from argosy.cli.chat import chat
+from argosy.cli.check import check
+from argosy.cli.fetch import fetch
+from argosy.cli.keys import keys
+from argosy.cli.schema import schema
+from argosy.cli.status import status
+from argosy.cli.up import up
+from argosy.cli.usage import usage
+
+app = typer.Typer(
+    name="argosy",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="One fleet out of many clouds and chips, for large language models.\n\n"
+    "Try:\n\n"
+    "  argosy up\n\n"
+    "  argosy status --watch",
+)
+app.command()(up)
+app.command()(status)
+app.command()(chat)
+app.command()(check)
+app.command()(schema)
+app.command()(usage)
+app.add_typer(keys)
+app.command()(fetch)
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

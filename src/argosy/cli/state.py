@@ -1,0 +1,62 @@
+"""The state folder as the commands see it: where it is, how it opens, what time it is.
+
+Owns the edge between the store and a person at a terminal: errors become a line and an exit code.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import platformdirs
+import typer
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+STORE_FILE = "argosy.db"  # in the state folder
+UP_KEY_NAME = "up"  # the key that each `argosy up` makes, after it revoked the last one's
+
+
+def default_state_dir() -> Path:
+    """Where this operating system keeps a user's state, e.g. ~/.local/state/argosy."""
+    return platformdirs.user_state_path("argosy")
+
+
+STATE_OPTION = typer.Option(
+    "--state",
+    metavar="DIR",
+    default_factory=default_state_dir,
+    show_default="the user's state folder, e.g. ~/.local/state/argosy",
+    help="The folder that holds keys and usage.",
+    file_okay=False,
+)
+StateDir = Annotated[Path, STATE_OPTION]
+
+
+@contextmanager
+def open_state_store(state: Path) -> Iterator["Engine"]:
+    """The store of the state folder, until the end of the block.
+
+    A store that cannot be opened or used inside the block is told on stderr: exit 1.
+    """
+    # Imported here: SQLAlchemy alone takes longer to load than `argosy --help` may.
+    from argosy.store.schema import StoreError, open_store, store_errors
+
+    path = state / STORE_FILE
+    try:
+        engine = open_store(path)
+        try:
+            with store_errors(path):
+                yield engine
+        finally:
+            engine.dispose()
+    except StoreError as error:
+        typer.echo(f"argosy: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def now_s() -> float:
+    """Unix time, from the calendar: the edge may read it and hands it down."""
+    return time.time()  # noqa: TID251  the edge reads the calendar, once a command

@@ -1,0 +1,325 @@
+"""One client's connection: reads requests, one answered at a time, and writes what it is given.
+
+It owns what a client can do wrong with HTTP: size, pace, order, leaving. What a request means is
+the gateway's. A client that closes its side while its answer is being made has left: the answer
+is cancelled (as nginx and Go do; a half-closed socket cannot be told from one that is gone).
+"""
+
+import asyncio
+import secrets
+from collections import deque
+from typing import Protocol
+
+import httptools
+
+from argosy.fleet.config import Gateway as Settings
+from argosy.fleet.messages import Refusal, RefusalKind
+from argosy.gateway.http import CONTINUE, Request
+
+_HEAD_BYTES_MAX = 64 * 1024
+_PIPELINED_MAX = 32  # whole requests that wait on one connection
+_LINGER_S = 1.0  # to let a refused client read why, while it still sends
+_WRITE_BUFFER_HIGH = 256 * 1024
+
+
+class Exchange(Protocol):
+    """What the connection tells a request that is being answered."""
+
+    def cancel(self, reason: str) -> None:
+        """The client has left."""
+        ...
+
+    def pause(self) -> None:
+        """The client reads slowly."""
+        ...
+
+    def resume(self) -> None:
+        """The client reads again."""
+        ...
+
+
+class Floor(Protocol):
+    """What the connection asks of the gateway."""
+
+    settings: Settings
+    body_bytes_pending: int
+
+    def opened(self, connection: "ClientConnection") -> bool:
+        """A client connects; False: there are too many."""
+        ...
+
+    def closed(self, connection: "ClientConnection") -> None:
+        """It is gone."""
+        ...
+
+    def precheck(self, request: Request) -> Refusal | None:
+        """Why its body is not wanted, by its head alone."""
+        ...
+
+    def serve(self, connection: "ClientConnection", request: Request) -> Exchange | None:
+        """Answer it; None: it has been answered at once."""
+        ...
+
+    def refuse(self, connection: "ClientConnection", request: Request, refusal: Refusal) -> None:
+        """Answer with an error in the client's API, and count it."""
+        ...
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client."""
+
+    def __init__(self, floor: Floor) -> None:
+        self._deadline_s = float("inf")  # for the client's next move; not while it is answered
+        self._floor = floor
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._waiting: deque[Request] = deque()
+        self._exchange: Exchange | None = None
+        self._is_serving = False
+        self._serving_bytes = 0  # of the request that is being answered
+        self._is_closing = False  # what still comes is thrown away
+        self._stalled_until_s = float("inf")  # set while the client reads nothing
+        self._begin_head()
+
+    # What the transport says.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        assert self._transport is not None
+        self._transport.set_write_buffer_limits(high=_WRITE_BUFFER_HIGH)
+        self._deadline_s = self._loop.time() + self._floor.settings.head_timeout_s
+        if not self._floor.opened(self):
+            self._is_closing = True
+            message = f"{self._floor.settings.connections_max} connections are open; try later."
+            self._reject(Refusal(kind="no_replica", message=message, retry_after_s=1.0))
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_closing:
+            return
+        if not self._has_head:
+            self._head_bytes += len(data)
+        self._feed(data)
+        if not self._has_head and self._head_bytes > _HEAD_BYTES_MAX:
+            message = f"The request's head is over {_HEAD_BYTES_MAX} bytes."
+            self._reject_kind("head_too_large", message)
+        if not self._is_closing:
+            self._serve_next()
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # An offer that may be declined by ignoring it: the request has been read as usual.
+            self._parser = httptools.HttpRequestParser(self)
+            if (rest := data[upgrade.args[0] :]) and not self._is_closing:
+                self._feed(rest)
+        except httptools.HttpParserError as error:
+            if not self._is_closing:
+                self._reject_kind("bad_request", f"This is not valid HTTP/1.1: {error}.")
+
+    def eof_received(self) -> bool:
+        """The client closed its side: whatever is being answered has lost its reader."""
+        self._leave("the client closed its side")
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_closing = True
+        self._leave(str(exc) if exc else "the client closed the connection")
+        self._drop_body()
+        for request in self._waiting:
+            self._floor.body_bytes_pending -= len(request.body)
+        self._waiting.clear()
+        self._floor.closed(self)
+        self._transport = None
+
+    def pause_writing(self) -> None:
+        timeout_s = self._floor.settings.stalled_client_timeout_s
+        self._stalled_until_s = self._loop.time() + timeout_s
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume_writing(self) -> None:
+        self._stalled_until_s = float("inf")
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    # What the parser says.
+
+    def on_message_begin(self) -> None:
+        self._begin_request()
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        self._has_head = True
+        request = self._request
+        assert request is not None
+        request.method = self._parser.get_method().decode("latin-1")
+        request.path = self._url.partition(b"?")[0].decode("latin-1")
+        request.headers = self._headers
+        request.is_http_10 = self._parser.get_http_version() == "1.0"
+        request.keep_alive = self._parser.should_keep_alive()
+        self._deadline_s = self._loop.time() + self._floor.settings.body_timeout_s
+        self._check_head(request)
+
+    def _check_head(self, request: Request) -> None:
+        limit = self._floor.settings.body_bytes_max
+        length = self._headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > limit:
+            self._reject_kind("too_large", f"A body of {int(length)} bytes; the limit is {limit}.")
+            return
+        self._refusal = self._floor.precheck(request)
+        if self._headers.get(b"expect", b"").lower() == b"100-continue" and not self._is_serving:
+            self.write(CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        if self._is_closing:
+            return
+        self._body_bytes += len(body)
+        limit = self._floor.settings.body_bytes_max
+        if self._body_bytes > limit:
+            self._reject_kind("too_large", f"The body is over the limit of {limit} bytes.")
+            return
+        if self._refusal is not None:
+            return  # it will be refused: read, not kept
+        self._floor.body_bytes_pending += len(body)
+        self._body.append(body)
+        if self._floor.body_bytes_pending > self._floor.settings.body_bytes_pending_max:
+            message = "The requests of all clients together are too large just now; try later."
+            self._drop_body()
+            self._refusal = Refusal(kind="no_replica", message=message, retry_after_s=1.0)
+
+    def on_message_complete(self) -> None:
+        request, self._request = self._request, None
+        if request is None or self._is_closing:
+            return
+        request.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body = []
+        if len(self._waiting) >= _PIPELINED_MAX:
+            message = f"More than {_PIPELINED_MAX} requests wait on this connection."
+            self._floor.body_bytes_pending -= len(request.body)
+            self._reject_kind("rate_limited", message)
+            return
+        if self._refusal is not None:
+            request.body = b""
+        self._waiting.append(request)
+        self._refusals.append(self._refusal)
+
+    # What the exchange asks.
+
+    def write(self, data: bytes) -> None:
+        """Bytes to the client."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def finish(self, *, keep_alive: bool) -> None:
+        """The exchange is over: the next request, or the end."""
+        self._exchange = None
+        self._is_serving = False
+        self._floor.body_bytes_pending -= self._serving_bytes
+        self._serving_bytes = 0
+        if not keep_alive or self._is_closing:
+            self.close()
+            return
+        settings = self._floor.settings
+        wait_s = settings.idle_timeout_s if self._request is None else settings.head_timeout_s
+        self._deadline_s = self._loop.time() + wait_s
+        if self._waiting:
+            self._loop.call_soon(self._serve_next)
+
+    def close(self) -> None:
+        """Close after what is written has been read."""
+        self._is_closing = True
+        if self._transport is not None:
+            self._transport.close()
+
+    @property
+    def is_idle(self) -> bool:
+        """True between two requests."""
+        return not self._is_serving and not self._waiting and self._request is None
+
+    def sweep(self, now_s: float) -> None:
+        """Called every second or so: end what took too long."""
+        if self._transport is None:
+            return
+        if now_s >= self._stalled_until_s:
+            self._transport.abort()
+        elif not self._is_serving and now_s >= self._deadline_s:
+            self._expire(self._transport)
+
+    def _expire(self, transport: asyncio.Transport) -> None:
+        if self._is_closing or self._request is None:
+            transport.abort()
+            return
+        what = "body" if self._has_head else "head"
+        self._reject_kind("slow_request", f"The request's {what} did not arrive in time.")
+
+    # Its own steps.
+
+    def _begin_head(self) -> None:
+        self._url = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._has_head = False
+        self._head_bytes = 0
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._request: Request | None = None
+        self._refusal: Refusal | None = None
+        self._refusals: deque[Refusal | None] = deque()
+
+    def _begin_request(self) -> None:
+        if self._request is not None:
+            return
+        refusals = self._refusals
+        self._begin_head()
+        self._refusals = refusals
+        now_s = self._loop.time()
+        self._request = Request(id=f"req_{secrets.token_hex(12)}", received_s=now_s)
+        self._deadline_s = now_s + self._floor.settings.head_timeout_s
+
+    def _serve_next(self) -> None:
+        while self._waiting and not self._is_serving and not self._is_closing:
+            request, refusal = self._waiting.popleft(), self._refusals.popleft()
+            self._serving_bytes = len(request.body)
+            self._is_serving = True
+            if refusal is not None:
+                self._floor.refuse(self, request, refusal)
+                self.finish(keep_alive=request.keep_alive)
+                continue
+            exchange = self._floor.serve(self, request)
+            if self._is_serving:
+                self._exchange = exchange
+                if exchange is None:
+                    self.finish(keep_alive=request.keep_alive)
+
+    def _leave(self, reason: str) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.cancel(reason)
+
+    def _drop_body(self) -> None:
+        self._floor.body_bytes_pending -= sum(map(len, self._body))
+        self._body = []
+
+    def _reject_kind(self, kind: RefusalKind, message: str) -> None:
+        self._reject(Refusal(kind=kind, message=message))
+
+    def _reject(self, refusal: Refusal) -> None:
+        """Answer and close, though the client may still be sending."""
+        self._drop_body()
+        self._is_closing = True
+        self._deadline_s = self._loop.time() + _LINGER_S
+        if self._is_serving:
+            return  # the answer before it goes first; the connection closes after that
+        request = self._request or Request(
+            id=f"req_{secrets.token_hex(12)}", received_s=self._loop.time()
+        )
+        request.keep_alive = False
+        self._floor.refuse(self, request, refusal)
+        if self._transport is not None and self._transport.can_write_eof():
+            self._transport.write_eof()

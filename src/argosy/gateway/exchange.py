@@ -1,0 +1,466 @@
+"""The life of one request: asked, routed, sent, answered, metered; or refused, with the reason.
+
+    begin -> route -> attempt -> (first token) -> stream or whole -> settle
+               ^          |
+               +- retry --+   only while the client has seen no byte
+
+All of it runs in callbacks of the loop, without a task per request. `settle` runs exactly once
+and leaves exactly one usage record. A stream is begun (head sent) with its first token, not
+before: until then another replica can take over unseen.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from argosy.engines.port import Engine
+from argosy.fleet.messages import Key, Outcome, Refusal, RefusalKind, Usage
+from argosy.gateway.http import (
+    LAST_CHUNK,
+    Request,
+    chunk,
+    retry_after,
+    stream_head,
+    whole_response,
+)
+from argosy.gateway.replicas import LiveReplica
+from argosy.gateway.surfaces.port import (
+    Answer,
+    Ask,
+    Catalog,
+    Dialect,
+    Meter,
+    RefusedError,
+    Surface,
+)
+from argosy.gateway.surfaces.sse import DONE, EventReader
+from argosy.gateway.upstream import UpstreamCall
+
+log = logging.getLogger(__name__)
+
+_SAMPLED = frozenset({"/v1/chat/completions", "/v1/completions"})
+_WHOLE_BYTES_MAX = 256 * 2**20
+_RETRIED: frozenset[RefusalKind] = frozenset({"no_replica", "upstream_failed", "rate_limited"})
+
+
+class Client(Protocol):
+    """Where the answer goes: a connection."""
+
+    def write(self, data: bytes) -> None:
+        """Bytes to the client; what it does not read is buffered."""
+        ...
+
+    def finish(self, *, keep_alive: bool) -> None:
+        """The exchange has ended; the connection may take its next request."""
+        ...
+
+
+class Floor(Protocol):
+    """What an exchange asks of the gateway."""
+
+    catalog: Catalog
+    attempts_max: int
+    is_draining: bool
+
+    def now_s(self) -> float:
+        """The loop's time."""
+        ...
+
+    def route(self, exchange: "Exchange", tried: frozenset[str]) -> LiveReplica | None:
+        """A replica for it; None: none is there, and the exchange waits or was refused."""
+        ...
+
+    def retry_later(self, exchange: "Exchange", attempts: int) -> None:
+        """Route it again, soon."""
+        ...
+
+    def token(self, exchange: "Exchange", gap_s: float | None, count: int) -> None:
+        """`count` tokens came, `gap_s` after the one before (None: the first)."""
+        ...
+
+    def attempt_failed(self, exchange: "Exchange", kind: str) -> None:
+        """An attempt failed, whatever becomes of the request."""
+        ...
+
+    def settled(self, exchange: "Exchange", usage: Usage) -> None:
+        """It has ended."""
+        ...
+
+
+class Exchange:
+    """One request of one client, and its attempts."""
+
+    def __init__(
+        self,
+        floor: Floor,
+        client: Client,
+        request: Request,
+        *,
+        spoken: tuple[Surface, Dialect],
+        key: Key | None,
+        at_s: float,
+    ) -> None:
+        self.request = request
+        self.key = key
+        self.replica: LiveReplica | None = None
+        self.model: str | None = None
+        self.deadline_s = float("inf")  # of waiting, or of the attempt's first byte
+        self.has_begun = False  # the client has seen a byte
+        self.is_over = False
+        self.is_in_flight = False  # a replica counts it; kept by the gateway
+        self.ttft_s: float | None = None
+        self._floor = floor
+        self._client = client
+        self._surface, self._dialect = spoken
+        self._at_s = at_s
+        self._ask: Ask | None = None
+        self._attempt: _Attempt | None = None
+        self._attempts = 0
+        self._tried: frozenset[str] = frozenset()
+        self._meter = Meter()
+
+    # From the connection.
+
+    def begin(self) -> None:
+        """Read the request; route it."""
+        try:
+            self._ask = self._surface.ask(self.request.body, self._floor.catalog)
+        except RefusedError as error:
+            self.refuse(error.refusal)
+            return
+        self.request.body = b""
+        self.model = self._ask.model
+        self.route()
+
+    def cancel(self, reason: str) -> None:
+        """The client has left: the replica is told to stop."""
+        if not self.is_over:
+            self._settle("cancelled", status=200 if self.has_begun else 0, reason=reason)
+
+    def pause(self) -> None:
+        """The client reads slowly."""
+        if self._attempt is not None:
+            self._attempt.call.pause()
+
+    def resume(self) -> None:
+        """The client reads again."""
+        if self._attempt is not None:
+            self._attempt.call.resume()
+
+    # From the gateway.
+
+    def route(self) -> None:
+        """Choose a replica and send; wait where there is none."""
+        if self.is_over or self._ask is None:
+            return
+        self._attempt = None
+        replica = self._floor.route(self, self._tried)
+        if replica is not None:
+            self._send(replica, self._ask)
+
+    def move(self, reason: str) -> None:
+        """Take an attempt without a first byte to another replica."""
+        if self._attempt is not None and not self.has_begun and not self.is_over:
+            self._attempt.close(is_whole=False)
+            self.attempt_failed(Refusal(kind="upstream_failed", message=reason))
+
+    def expire(self, now_s: float) -> None:
+        """The deadline has passed."""
+        if self.is_over or now_s < self.deadline_s:
+            return
+        if self._attempt is None:
+            message = f"No replica of {self.model} became ready in time; try again."
+            self.refuse(Refusal(kind="no_replica", message=message, retry_after_s=5.0))
+        elif not self.has_begun:
+            name = self.replica.name if self.replica else "the replica"
+            self._attempt.call.abort()
+            message = f"{name} gave no answer within its time."
+            self.refuse(Refusal(kind="upstream_timeout", message=message))
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer with the API's own error; the request has ended."""
+        if self.is_over:
+            return
+        if self.has_begun:
+            self._break(refusal)
+            return
+        status, body = self._dialect.refusal(refusal, request=self.request.id)
+        extra = retry_after(refusal)
+        self.has_begun = True
+        self._client.write(whole_response(status, body, request=self.request, extra=extra))
+        failed = refusal.kind in ("internal", "upstream_failed", "upstream_timeout")
+        self._settle("failed" if failed else "refused", status=status, reason=refusal.message)
+
+    # From its attempt.
+
+    def stream(self, data: bytes) -> None:
+        """Bytes of a stream, the head before the first."""
+        if not self.has_begun:
+            self.has_begun = True
+            name = self.replica.name if self.replica else ""
+            data = stream_head(self.request, replica=name) + self._framed(data)
+        else:
+            data = self._framed(data)
+        self._client.write(data)
+
+    def replica_lost(self, reason: str) -> None:
+        """Its connection failed: others should try elsewhere first, until it is probed."""
+        if self.replica is not None:
+            self.replica.doubt(self._floor.now_s(), reason)
+
+    def token_came(self, gap_s: float | None, count: int) -> None:
+        """For TTFT and ITL."""
+        if gap_s is None:
+            self.ttft_s = self._floor.now_s() - self.request.received_s
+        self._floor.token(self, gap_s, count)
+
+    def finish_stream(self) -> None:
+        """The stream has ended as it should."""
+        if not self.request.is_http_10:
+            self._client.write(LAST_CHUNK)
+        else:
+            self.request.keep_alive = False
+        self._settle("finished", status=200, reason="")
+
+    def finish_whole(self, body: bytes) -> None:
+        """The answer is whole."""
+        self.has_begun = True
+        name = self.replica.name if self.replica else ""
+        extra = (("argosy-replica", name),)
+        self._client.write(whole_response(200, body, request=self.request, extra=extra))
+        self._settle("finished", status=200, reason="")
+
+    def attempt_failed(self, refusal: Refusal) -> None:
+        """The replica failed this request: another one, an error event, or an error."""
+        if self.is_over:
+            return
+        self._floor.attempt_failed(self, refusal.kind)
+        if self.has_begun:
+            self._break(refusal)
+        elif refusal.kind in _RETRIED:
+            self._retry(refusal)
+        else:
+            self.refuse(refusal)
+
+    # Its own steps.
+
+    def _send(self, replica: LiveReplica, ask: Ask) -> None:
+        self.replica = replica
+        self._attempts += 1
+        prepared = self._surface.prepare(ask, replica.abilities)
+        fields = replica.adapt(prepared.fields, ask.model)
+        if prepared.path in _SAMPLED:
+            fields = {**self._floor.catalog[ask.model].sampling, **fields}
+        attempt = _Attempt(self, replica.engine, prepared.answer, is_stream=prepared.stream,
+                           to_stream=ask.stream, now_s=self._floor.now_s)  # fmt: skip
+        body = msgspec.json.encode(fields)
+        attempt.call = replica.link.call(prepared.path, body, attempt, request=self.request.id)
+        self._attempt = attempt
+        self._meter = prepared.answer.meter
+        attempt.call.begin()
+
+    def _retry(self, refusal: Refusal) -> None:
+        self._attempt = None
+        if self.replica is not None:
+            self._tried |= {self.replica.name}
+        if self._attempts >= self._floor.attempts_max:
+            tries = f" (tried {self._attempts} times)"
+            self.refuse(msgspec.structs.replace(refusal, message=refusal.message + tries))
+            return
+        self._floor.retry_later(self, self._attempts)
+
+    def _break(self, refusal: Refusal) -> None:
+        """End a stream that has begun with the API's error event, never as a success."""
+        if self._attempt is not None:
+            self._client.write(self._framed(self._attempt.answer.error(refusal)))
+            if not self.request.is_http_10:
+                self._client.write(LAST_CHUNK)
+        self.request.keep_alive = False
+        self._settle("failed", status=200, reason=refusal.message)
+
+    def _framed(self, data: bytes) -> bytes:
+        return data if self.request.is_http_10 or not data else chunk(data)
+
+    def _settle(self, outcome: Outcome, *, status: int, reason: str) -> None:
+        if self.is_over:
+            return
+        self.is_over = True
+        if self._attempt is not None:
+            self._attempt.close(is_whole=outcome == "finished")
+        self._floor.settled(self, self._usage(outcome, status, reason))
+        keep_alive = self.request.keep_alive and not self._floor.is_draining
+        self._client.finish(keep_alive=keep_alive)
+
+    def _usage(self, outcome: Outcome, status: int, reason: str) -> Usage:
+        key = self.key
+        return Usage(
+            request=self.request.id,
+            at_s=self._at_s,
+            tenant=key.tenant if key else None,
+            key=key.id if key else None,
+            tier=key.tier if key else None,
+            surface=self._surface.name,
+            model=self.model,
+            replica=self.replica.name if self.replica else None,
+            outcome=outcome,
+            status=status,
+            reason=reason[:500],
+            attempts=self._attempts,
+            tokens_in=self._meter.tokens_in,
+            tokens_cached=self._meter.tokens_cached,
+            tokens_out=self._meter.tokens_out,
+            ttft_s=self.ttft_s,
+            duration_s=self._floor.now_s() - self.request.received_s,
+        )
+
+
+class _Attempt:
+    """One try on one replica: hears its answer and passes it to the exchange."""
+
+    call: UpstreamCall
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        engine: Engine,
+        answer: Answer,
+        *,
+        is_stream: bool,
+        to_stream: bool,
+        now_s: Callable[[], float],
+    ) -> None:
+        self.answer = answer
+        self._exchange = exchange
+        self._engine = engine
+        self._is_stream = is_stream  # the replica streams
+        self._to_stream = to_stream  # the client is streamed to
+        self._now_s = now_s
+        self._status = 0
+        self._retry_after_s: float | None = None
+        self._whole = bytearray()
+        self._reader = EventReader()
+        self._held = b""  # events before the first token
+        self._last_token_s: float | None = None
+        self._is_over = False
+
+    def close(self, *, is_whole: bool) -> None:
+        """The exchange is over; a whole answer's connection may be kept."""
+        self._is_over = True
+        if is_whole and not self.answer.is_complete:
+            self.call.detach()
+        else:
+            self.call.abort()
+
+    def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
+        """Status and headers of the replica's answer."""
+        self._status = status
+        self._retry_after_s = _seconds(headers.get(b"retry-after"))
+        content_type = headers.get(b"content-type", b"")
+        if self._is_stream and status == 200 and not content_type.startswith(b"text/event-stream"):
+            said = content_type[:100].decode("latin-1")
+            self._fail(f"The replica was asked for a stream and answers {said!r}.")
+            return
+
+    def on_body(self, data: bytes) -> None:
+        """Bytes of the replica's answer."""
+        if self._is_over:
+            return
+        if not self._is_stream or self._status != 200:
+            self._whole += data
+            if len(self._whole) > _WHOLE_BYTES_MAX:
+                self._fail("The replica's answer is too long.")
+            return
+        try:
+            self._read(self._reader.feed(data))
+        except RefusedError as error:
+            self._give_up(error.refusal)
+        except ValueError as error:
+            self._fail(f"The replica's stream cannot be read: {error}.")
+        except Exception:  # a bug of ours must end this request alone, and say so
+            log.exception("request %s", self._exchange.request.id)
+            self._give_up(Refusal(kind="internal", message="The gateway failed on this answer."))
+
+    def _read(self, events: list[bytes]) -> None:
+        answer, before = self.answer, self.answer.meter.tokens_out
+        out, is_done = b"", False
+        for data in events:
+            is_done = data == DONE
+            if is_done:
+                break
+            out += answer.event(data)
+        self._count(before)
+        if is_done or answer.is_complete:
+            self._end_stream(out)
+        elif self._to_stream and (self._exchange.has_begun or answer.meter.tokens_out):
+            if out := self._take_held() + out:
+                self._exchange.stream(out)
+        else:
+            self._held += out
+
+    def _count(self, before: int) -> None:
+        count = self.answer.meter.tokens_out - before
+        if count <= 0 or not self._to_stream or self._is_over:
+            return
+        now_s = self._now_s()
+        gap_s = None if self._last_token_s is None else now_s - self._last_token_s
+        self._last_token_s = now_s
+        self._exchange.token_came(gap_s, count)
+
+    def _take_held(self) -> bytes:
+        held, self._held = self._held, b""
+        return held
+
+    def _end_stream(self, out: bytes) -> None:
+        end = self.answer.end()
+        if self._to_stream:
+            self._exchange.stream(self._take_held() + out + end)
+            self._exchange.finish_stream()
+        else:
+            self._exchange.finish_whole(end)
+
+    def on_end(self) -> None:
+        """The replica's answer is whole, or its stream ended without `[DONE]`."""
+        if self._is_over:
+            return
+        try:
+            if self._status != 200:
+                self._give_up(self._refusal())
+            elif self._is_stream:
+                self._end_stream(b"")  # raises unless the answer has finished
+            else:
+                self._exchange.finish_whole(self.answer.whole(bytes(self._whole)))
+        except RefusedError as error:
+            self._give_up(error.refusal)
+        except Exception:  # as in on_body
+            log.exception("request %s", self._exchange.request.id)
+            self._give_up(Refusal(kind="internal", message="The gateway failed on this answer."))
+
+    def _refusal(self) -> Refusal:
+        refusal = self._engine.read_refusal(self._status, bytes(self._whole))
+        if self._retry_after_s is None:
+            return refusal
+        return msgspec.structs.replace(refusal, retry_after_s=self._retry_after_s)
+
+    def on_lost(self, reason: str) -> None:
+        """The connection to the replica failed."""
+        if not self._is_over:
+            self._exchange.replica_lost(reason)
+            self._give_up(Refusal(kind="upstream_failed", message=f"The replica failed: {reason}."))
+
+    def _fail(self, message: str) -> None:
+        self._give_up(Refusal(kind="upstream_failed", message=message))
+
+    def _give_up(self, refusal: Refusal) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self.call.abort()
+            self._exchange.attempt_failed(refusal)
+
+
+def _seconds(retry_after: bytes | None) -> float | None:
+    """`Retry-After` in seconds; a date is not honoured (no engine sends one)."""
+    if retry_after is None or not retry_after.strip().isdigit():
+        return None
+    return float(retry_after)

@@ -1,0 +1,76 @@
+"""The gateway's side of a replica: its connections, what is in flight on it, what it saw of it."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from argosy.engines.port import Engine
+from argosy.engines.registry import adapter
+from argosy.fleet.messages import Replica, ReplicaLoad
+from argosy.gateway.upstream import ReplicaLink
+from argosy.observability.recent import Recent
+from argosy.policies.routing import ReplicaView
+
+_DOUBT_S = 1.0  # longer than the control plane needs to notice a death
+
+
+class LiveReplica:
+    """One replica that listens; made anew when it comes back with another process or URL."""
+
+    def __init__(self, replica: Replica, *, bearer: str | None) -> None:
+        assert replica.url is not None
+        self.name = replica.name
+        self.model = replica.model
+        self.engine: Engine = adapter(replica.engine)
+        self.abilities = self.engine.abilities(replica.engine)
+        self.link = ReplicaLink(replica.url, bearer=bearer)
+        self.state = replica.state
+        self._config = replica.engine
+        self._url, self._pid = replica.url, replica.pid
+        self._doubted_until_s = float("-inf")
+
+    def is_same(self, replica: Replica) -> bool:
+        """True when the table's row is this very process at this URL."""
+        return (replica.url, replica.pid, replica.engine) == (self._url, self._pid, self._config)
+
+    def adapt(self, fields: dict[str, msgspec.Raw], model: str) -> dict[str, msgspec.Raw]:
+        """The body as its engine wants it."""
+        return self.engine.adapt(fields, config=self._config, model=model)
+
+    def doubt(self, now_s: float, reason: str) -> None:
+        """A connection to it failed: prefer others for a moment."""
+        self._doubted_until_s = now_s + _DOUBT_S
+
+    def view(self, now_s: float, in_flight: int) -> ReplicaView:
+        """What the routing policy sees."""
+        return ReplicaView(
+            replica=self.name,
+            is_ready=self.state == "ready" and now_s >= self._doubted_until_s,
+            requests_in_flight=in_flight,
+            slots=self.abilities.slots,
+        )
+
+
+class Watch:
+    """What is kept about a replica's name across its restarts."""
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.recent = Recent()
+        self.is_ready = False
+
+    def load(self, name: str, now_s: float) -> ReplicaLoad:
+        """A row of `argosy status`."""
+        recent = self.recent
+        return ReplicaLoad(
+            replica=name,
+            requests_in_flight=self.in_flight,
+            requests_finished=recent.requests_finished,
+            tokens_out_per_s=recent.tokens_out_per_s(now_s),
+            ttft_s_p50=recent.ttft_s(now_s, 0.50),
+            ttft_s_p95=recent.ttft_s(now_s, 0.95),
+        )
+
+    def gauges(self) -> tuple[Callable[[], float], Callable[[], float]]:
+        """For the metrics: requests in flight, and 1 when ready."""
+        return lambda: float(self.in_flight), lambda: float(self.is_ready)

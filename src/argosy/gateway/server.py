@@ -1,0 +1,436 @@
+"""The gateway: listens, knows the replicas, gives each request its exchange.
+
+It is handed what it needs (`Wiring`) and imports neither the store nor the control plane: keys
+are looked up by a function, usage goes to a function, the replica table is pushed into
+`replace_table`. Cut off from all of them it serves on from what it last knew.
+"""
+
+import asyncio
+import contextlib
+import hmac
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from argosy.fleet.config import Fleet
+from argosy.fleet.messages import FleetStatus, Key, Refusal, ReplicaStatus, ReplicaTable, Usage
+from argosy.gateway.catalog import catalog_of
+from argosy.gateway.client import ClientConnection
+from argosy.gateway.exchange import Exchange
+from argosy.gateway.http import Request, retry_after, whole_response
+from argosy.gateway.pages import Pages
+from argosy.gateway.replicas import LiveReplica, Watch
+from argosy.gateway.surfaces.port import Dialect
+from argosy.gateway.surfaces.registry import dialect_of, surfaces
+from argosy.observability.metrics import GatewayMetrics
+from argosy.policies.routing import NoRoute, Route, least_loaded
+
+log = logging.getLogger(__name__)
+
+_SWEEP_S = 0.25
+_RETRY_S, _RETRY_S_MAX = 0.05, 1.0
+
+
+class Wiring(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gateway is given by whoever starts it."""
+
+    find_key: Callable[[str], Key | None]
+    record: Callable[[Usage], None]  # must not block
+    usage_unwritten: Callable[[], int]
+    usage_is_overloaded: Callable[[], bool]
+    unix_time_s: Callable[[], float]
+    operator_token: str  # opens the status page, and chats as `operator`
+    upstream_keys: Mapping[str, str] = {}  # pool name to the bearer key of its endpoint
+    chance: random.Random  # jitters retries
+
+
+class Gateway:
+    """The data plane of one process."""
+
+    def __init__(self, fleet: Fleet, wiring: Wiring) -> None:
+        self.settings = fleet.gateway
+        self.attempts_max = fleet.gateway.attempts_max
+        self.fleet = fleet
+        self.wiring = wiring
+        self.catalog = catalog_of(fleet, created_at_s=int(wiring.unix_time_s()))
+        self.metrics = GatewayMetrics()
+        self.body_bytes_pending = 0
+        self.is_draining = False
+        self.url = ""
+        self._started_s = 0.0
+        self.table = ReplicaTable(version=0, replicas=())
+        self._surfaces = surfaces(wiring.unix_time_s)
+        self._pages = Pages(self)
+        self._connections: set[ClientConnection] = set()
+        self._exchanges: set[Exchange] = set()
+        self._waiting: deque[Exchange] = deque()
+        self._all_done = asyncio.Event()
+        self._live: dict[str, LiveReplica] = {}
+        self._watches: dict[str, Watch] = {}
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self._operator = Key(
+            id="operator", sha256="", tenant="operator", tier="consumer", name="operator",
+            created_at_s=wiring.unix_time_s(),
+        )  # fmt: skip
+        self.metrics.watch(
+            waiting=lambda: float(len(self._waiting)),
+            connections=lambda: float(len(self._connections)),
+            unwritten=lambda: float(wiring.usage_unwritten()),
+        )
+
+    # Its life.
+
+    async def start(self) -> str:
+        """Listen; the URL. Raises `OSError` when the address is taken."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: ClientConnection(self),
+            self.settings.host,
+            self.settings.port,
+            backlog=1024,
+            reuse_address=True,
+        )
+        self._sweeper = loop.create_task(self._sweep_forever())
+        self._started_s = loop.time()
+        host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
+        self.url = f"http://{host}:{self._server.sockets[0].getsockname()[1]}"
+        return self.url
+
+    async def drain(self, timeout_s: float) -> int:
+        """Take no more; let what runs end. How many had to be cut after `timeout_s`."""
+        self.is_draining = True
+        if self._server is not None:
+            self._server.close()
+        for connection in tuple(self._connections):
+            if connection.is_idle:
+                connection.close()
+        for exchange in tuple(self._waiting):
+            exchange.refuse(_draining())
+        if self._exchanges:
+            self._all_done.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._all_done.wait(), timeout_s)
+        cut = tuple(self._exchanges)
+        for exchange in cut:
+            message = "The gateway is stopping."
+            exchange.refuse(Refusal(kind="no_replica", message=message, retry_after_s=5.0))
+        return len(cut)
+
+    async def stop(self) -> None:
+        """Close everything; after `drain`."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in tuple(self._connections):
+            connection.close()
+        for live in self._live.values():
+            live.link.close()
+            live.link.sweep(float("inf"))
+        await asyncio.sleep(0)  # lets the transports close
+
+    # From the control plane.
+
+    def replace_table(self, table: ReplicaTable) -> None:
+        """Route on this from now on."""
+        self.table = table
+        listening = {r.name: r for r in table.replicas if r.url and r.state in ("ready", "suspect")}
+        for name in [name for name in self._live if name not in listening]:
+            self._live.pop(name).link.close()
+        for name, replica in listening.items():
+            live = self._live.get(name)
+            if live is None or not live.is_same(replica):
+                if live is not None:
+                    live.link.close()
+                bearer = self.wiring.upstream_keys.get(replica.pool)
+                live = self._live[name] = LiveReplica(replica, bearer=bearer)
+            live.state = replica.state
+        for replica in table.replicas:
+            self._watch(replica.name, replica.model).is_ready = replica.state == "ready"
+        self._move_off_suspects()
+        self._route_waiting()
+
+    def _watch(self, name: str, model: str) -> Watch:
+        watch = self._watches.get(name)
+        if watch is None:
+            watch = self._watches[name] = Watch()
+            in_flight, ready = watch.gauges()
+            self.metrics.watch_replica(model, name, in_flight=in_flight, ready=ready)
+        return watch
+
+    def _move_off_suspects(self) -> None:
+        """Requests without a byte do not wait for a replica that may be hung."""
+        ready = {live.model for live in self._live.values() if live.state == "ready"}
+        for exchange in tuple(self._exchanges):
+            on = exchange.replica
+            if on is not None and on.state == "suspect" and on.model in ready:
+                exchange.move(f"{on.name} does not answer probes")
+
+    # From a connection.
+
+    def opened(self, connection: ClientConnection) -> bool:
+        """Count it; False when there are too many."""
+        self._connections.add(connection)
+        return len(self._connections) <= self.settings.connections_max and not self.is_draining
+
+    def closed(self, connection: ClientConnection) -> None:
+        """It is gone."""
+        self._connections.discard(connection)
+
+    def precheck(self, request: Request) -> Refusal | None:
+        """What the head alone tells: the path, the method, the key."""
+        if self._pages.has(request.path):
+            return self._pages.precheck(request)
+        if request.path not in self._surfaces:
+            return _unknown_path(request, sorted(self._surfaces))
+        if request.method != "POST":
+            message = f"{request.method} {request.path}: this path takes POST."
+            return Refusal(kind="wrong_method", message=message)
+        return self.authenticate(request)
+
+    def authenticate(self, request: Request) -> Refusal | None:
+        """Put the key on the request, or say what is wrong with it."""
+        secret = request.secret()
+        if secret is not None and hmac.compare_digest(
+            secret.encode(errors="replace"), self.wiring.operator_token.encode()
+        ):
+            request.key = self._operator
+            return None
+        if self.settings.keys == "none":
+            return None
+        if secret is None:
+            message = (
+                "No API key: send 'Authorization: Bearer argosy-…' or 'x-api-key: argosy-…'. "
+                "Keys are made by: argosy keys create"
+            )
+            return Refusal(kind="no_key", message=message)
+        request.key = self.wiring.find_key(secret)
+        if request.key is None:
+            return Refusal(kind="wrong_key", message="This API key is unknown or revoked.")
+        return None
+
+    def serve(self, connection: ClientConnection, request: Request) -> Exchange | None:
+        """Answer a request that passed `precheck`."""
+        if self._pages.has(request.path):
+            connection.write(self._pages.answer(request))
+            return None
+        exchange = self._exchange(connection, request)
+        if self.is_draining:
+            request.keep_alive = False
+            exchange.refuse(_draining())
+        elif self.wiring.usage_is_overloaded():
+            message = "Usage cannot be written to disk; no work is taken until it can."
+            exchange.refuse(Refusal(kind="no_replica", message=message, retry_after_s=5.0))
+        else:
+            self._guarded(exchange, exchange.begin)
+        return None if exchange.is_over else exchange
+
+    def _exchange(self, connection: ClientConnection, request: Request) -> Exchange:
+        exchange = Exchange(
+            self,
+            connection,
+            request,
+            spoken=self._surfaces[request.path],
+            key=request.key,
+            at_s=self.wiring.unix_time_s(),
+        )
+        self._exchanges.add(exchange)
+        return exchange
+
+    def refuse(self, connection: ClientConnection, request: Request, refusal: Refusal) -> None:
+        """Answer with an error; a request to an API leaves its usage record, others a count."""
+        status, body = self.dialect(request).refusal(refusal, request=request.id)
+        extra = retry_after(refusal)
+        connection.write(whole_response(status, body, request=request, extra=extra))
+        spoken = self._surfaces.get(request.path)
+        if spoken is None:
+            self.metrics.http_rejected.labels(refusal.kind).inc()
+            return
+        usage = Usage(
+            request=request.id,
+            at_s=self.wiring.unix_time_s(),
+            tenant=request.key.tenant if request.key else None,
+            key=request.key.id if request.key else None,
+            tier=request.key.tier if request.key else None,
+            surface=spoken[0].name,
+            outcome="refused",
+            status=status,
+            reason=refusal.message[:500],
+            duration_s=self.now_s() - request.received_s,
+        )
+        self.metrics.count(usage)
+        self.wiring.record(usage)
+
+    def dialect(self, request: Request) -> Dialect:
+        """Whose shape this client expects."""
+        has_header = b"anthropic-version" in request.headers
+        return dialect_of(request.path, has_anthropic_header=has_header)
+
+    # From an exchange.
+
+    def now_s(self) -> float:
+        """The loop's time."""
+        return asyncio.get_running_loop().time()
+
+    def route(self, exchange: Exchange, tried: frozenset[str]) -> LiveReplica | None:
+        """The policy's choice; where there is none the exchange waits."""
+        now_s = self.now_s()
+        views = [
+            live.view(now_s, self._watches[live.name].in_flight)
+            for live in self._live.values()
+            if live.model == exchange.model
+        ]
+        match least_loaded(views, tried=tried):
+            case Route(replica=name):
+                self._watches[name].in_flight += 1
+                exchange.is_in_flight = True
+                exchange.deadline_s = now_s + self.settings.answer_timeout_s
+                return self._live[name]
+            case NoRoute(reason=reason, retry_after_s=retry_after_s):
+                self._wait(exchange, reason, retry_after_s, now_s)
+                return None
+
+    def _wait(self, exchange: Exchange, reason: str, retry_after_s: float, now_s: float) -> None:
+        if len(self._waiting) >= self.settings.waiting_max:
+            message = f"{reason}, and {len(self._waiting)} requests wait already."
+            refusal = Refusal(kind="no_replica", message=message, retry_after_s=retry_after_s)
+            exchange.refuse(refusal)
+            return
+        exchange.deadline_s = now_s + self.settings.replica_wait_s
+        self._waiting.append(exchange)
+
+    def retry_later(self, exchange: Exchange, attempts: int) -> None:
+        """At once where an untried replica is ready, else after a jittered back-off."""
+        self.released(exchange)
+        now_s = self.now_s()
+        exchange.deadline_s = now_s + self.settings.replica_wait_s
+        ready = (
+            live.name != (exchange.replica.name if exchange.replica else "")
+            and live.model == exchange.model
+            and live.view(now_s, 0).is_ready
+            for live in self._live.values()
+        )
+        most_s = 0.0 if any(ready) else min(_RETRY_S_MAX, _RETRY_S * 2**attempts)
+        delay_s = most_s * (0.5 + self.wiring.chance.random() / 2)
+        asyncio.get_running_loop().call_later(delay_s, self._guarded, exchange, exchange.route)
+
+    def released(self, exchange: Exchange) -> None:
+        """Its attempt is over."""
+        if exchange.replica is not None and exchange.is_in_flight:
+            exchange.is_in_flight = False
+            self._watches[exchange.replica.name].in_flight -= 1
+
+    def token(self, exchange: Exchange, gap_s: float | None, count: int) -> None:
+        """Observe TTFT and ITL."""
+        key, replica = exchange.key, exchange.replica
+        series = self.metrics.series(
+            exchange.model, key.tier if key else None, replica.name if replica else None
+        )
+        if gap_s is None:
+            series.ttft.observe(exchange.ttft_s or 0.0)
+        else:
+            series.itl.observe(gap_s)
+        for _ in range(count - 1):  # tokens that arrived together
+            series.itl.observe(0.0)
+
+    def settled(self, exchange: Exchange, usage: Usage) -> None:
+        """One record, whatever happened."""
+        self.released(exchange)
+        self._exchanges.discard(exchange)
+        if not self._exchanges:
+            self._all_done.set()
+        if usage.replica is not None and usage.outcome == "finished":
+            recent = self._watches[usage.replica].recent
+            recent.add(self.now_s(), tokens_out=usage.tokens_out, ttft_s=usage.ttft_s)
+        self.metrics.count(usage)
+        self.wiring.record(usage)
+
+    def attempt_failed(self, exchange: Exchange, kind: str) -> None:
+        """Count a failed attempt, whatever becomes of the request."""
+        if exchange.replica is not None:
+            self.metrics.attempts_failed.labels(exchange.replica.name, kind).inc()
+
+    # By the clock.
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            try:
+                self._sweep(self.now_s())
+            except Exception:  # the sweeper must outlive a bug in one of its duties
+                log.exception("sweeping")
+
+    def _sweep(self, now_s: float) -> None:
+        for connection in tuple(self._connections):
+            connection.sweep(now_s)
+        for exchange in tuple(self._exchanges):
+            exchange.expire(now_s)
+        for live in self._live.values():
+            live.link.sweep(now_s)
+        self._route_waiting()
+
+    def _route_waiting(self) -> None:
+        able = {live.model for live in self._live.values()}
+        for _ in range(len(self._waiting)):
+            exchange = self._waiting.popleft()
+            if exchange.is_over:
+                continue
+            if exchange.model in able:
+                self._guarded(exchange, exchange.route)
+            else:
+                self._waiting.append(exchange)
+
+    def _guarded(self, exchange: Exchange, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception:  # a bug must end this request alone, with an answer
+            log.exception("request %s", exchange.request.id)
+            exchange.refuse(Refusal(kind="internal", message="The gateway failed on this request."))
+
+    # For the pages.
+
+    def status(self) -> FleetStatus:
+        """The fleet as it is now: the control plane's table beside what the gateway sees."""
+        now_s = self.now_s()
+        rows = tuple(
+            ReplicaStatus(
+                replica=replica, load=self._watches[replica.name].load(replica.name, now_s)
+            )
+            for replica in self.table.replicas
+        )
+        return FleetStatus(
+            fleet=self.fleet.fleet,
+            gateway_url=self.url,
+            uptime_s=now_s - self._started_s,
+            requests_in_flight=sum(row.load.requests_in_flight for row in rows),
+            requests_waiting=sum(not exchange.is_over for exchange in self._waiting),
+            connections=len(self._connections),
+            usage_records_unwritten=self.wiring.usage_unwritten(),
+            replicas=rows,
+        )
+
+    def not_ready(self) -> list[str]:
+        """Why not every model can be served now."""
+        ready = {live.model for live in self._live.values() if live.state == "ready"}
+        missing = [f"no replica of {name} is ready" for name in self.catalog if name not in ready]
+        if self.is_draining:
+            missing.append("the gateway is stopping")
+        if self.wiring.usage_is_overloaded():
+            missing.append("usage cannot be written to disk")
+        return missing
+
+    def metrics_page(self) -> bytes:
+        """Prometheus text."""
+        return self.metrics.page()
+
+
+def _draining() -> Refusal:
+    message = "The gateway is stopping and takes no new requests."
+    return Refusal(kind="no_replica", message=message, retry_after_s=5.0)
+
+
+def _unknown_path(request: Request, paths: list[str]) -> Refusal:
+    message = f"{request.method} {request.path[:200]}: no such path. APIs: {', '.join(paths)}."
+    return Refusal(kind="unknown_path", message=message)

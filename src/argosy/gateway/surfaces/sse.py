@@ -1,0 +1,53 @@
+"""Server-sent events: cutting a replica's byte stream into events, and writing our own."""
+
+import msgspec
+
+_encode = msgspec.json.Encoder().encode
+
+
+class EventReader:
+    """Cuts bytes, however they were torn, into the `data` of whole events.
+
+    Comments and `id`, `retry` lines are dropped; a `data` of several lines is joined; both line
+    ends are read. `bytes_max` bounds an event that never ends.
+    """
+
+    def __init__(self, *, bytes_max: int = 16 * 2**20) -> None:
+        self._rest = b""
+        self._bytes_max = bytes_max
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The events that `chunk` completes. Raises `ValueError` past `bytes_max`."""
+        buffer = self._rest + chunk if self._rest else chunk
+        if b"\r" in buffer:
+            buffer = buffer.replace(b"\r\n", b"\n")
+        *blocks, self._rest = buffer.split(b"\n\n")
+        if len(self._rest) > self._bytes_max:
+            raise ValueError(f"an event of more than {self._bytes_max} bytes")
+        return [data for block in blocks if (data := _data_of(block))]
+
+    @property
+    def has_rest(self) -> bool:
+        """True when bytes of an unfinished event are held."""
+        return bool(self._rest.strip())
+
+
+def _data_of(block: bytes) -> bytes:
+    if block.startswith(b"data: ") and b"\n" not in block:
+        return block[6:]
+    lines = (line for line in block.split(b"\n") if line.startswith((b"data:", b"error:")))
+    return b"\n".join(line.split(b":", 1)[1].removeprefix(b" ") for line in lines)
+
+
+def data_event(value: object) -> bytes:
+    """An OpenAI chat event: `data` alone."""
+    return b"data: " + _encode(value) + b"\n\n"
+
+
+def named_event(name: str, value: object) -> bytes:
+    """An event with its type in `event`, as Anthropic and OpenAI Responses send."""
+    return b"event: " + name.encode() + b"\ndata: " + _encode(value) + b"\n\n"
+
+
+DONE = b"[DONE]"
+DONE_EVENT = b"data: [DONE]\n\n"
