@@ -16,7 +16,7 @@ $(VENV)/.python:
 
 $(VENV)/.serve: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "installing argosy (about 20 s)"
-	@$(PIP) install -c constraints.txt -e .
+	@$(PIP) install -c constraints.txt -e '.[sdks]'
 	@$(BIN)/argosy fetch
 	@touch $@
 
@@ -25,8 +25,8 @@ $(VENV)/.dev: $(VENV)/.serve
 	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@
 
-serve: $(VENV)/.serve   ## a real model on a small fleet: http://127.0.0.1:8000
-	@$(BIN)/argosy up
+serve: $(VENV)/.serve   ## a real model on a small fleet; e.g. make serve ARGS='--port 8001'
+	@$(BIN)/argosy up $(ARGS)
 
 test: $(VENV)/.dev      ## the default suite, under five minutes on two cores
 	@$(BIN)/python -m pytest -q

@@ -61,10 +61,10 @@ def chat(
     """Talk to a model of the running fleet. A key in ARGOSY_API_KEY is used if there is one.
 
     Examples:
-
         argosy chat
 
         argosy chat "What is the capital of France?"
+
     """
     import httpx
 

@@ -15,10 +15,10 @@ def fetch(file: FleetFile = None) -> None:
     """Fetch the weights that a fleet's models need; `argosy up` does it too.
 
     Examples:
-
         argosy fetch
 
         argosy fetch examples/embedded.yaml
+
     """
     for model, path in local_weights(read_fleet(file)).items():
         typer.echo(f"{model}  {path}")

@@ -28,10 +28,10 @@ def status(
     """Show the replicas of the running fleet: health, load, tokens per second, TTFT.
 
     Examples:
-
         argosy status
 
         argosy status --watch
+
     """
     run = running_fleet(state, port)
     if as_json:

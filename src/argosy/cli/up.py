@@ -47,10 +47,10 @@ def up(
     """Start a fleet and its gateway; Ctrl-C drains and stops it.
 
     Examples:
-
         argosy up
 
         argosy up examples/simulated.yaml --port 8080
+
     """
     from argosy.launchers.local import reap_stale
     from argosy.launchers.lock import AlreadyRunningError, RunLock

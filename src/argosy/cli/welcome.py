@@ -60,7 +60,7 @@ def _anthropic(python: str, url: str, secret: str, model: str) -> str:
 
 
 def _python() -> str:
-    """This interpreter, as briefly as the shell beside this one needs it."""
+    """The interpreter in use, as briefly as a shell in this folder needs it."""
     here = Path(sys.executable)
     relative = os.path.relpath(here)
     return relative if len(relative) < len(str(here)) else str(here)

@@ -80,8 +80,7 @@ class Replica:
             for step in range(plan.steps):
                 await _sleep_until(first_s + step / self._engine.decode_tokens_per_s)
                 await emit(step, cached)
-            for answer in plan.choices[:1]:  # the next turn of this chat finds it
-                self._cache.remember([*plan.prompts[0], *answer.pieces])
+            self._cache.remember(_next_prompt(plan))
 
     async def embed(self, asked: Embeddings) -> None:
         """Returns when the texts would have been read."""
@@ -256,6 +255,14 @@ def _chain(tokens: Sequence[str]) -> list[int]:
         before = hash((before, *tokens[start : start + _BLOCK_TOKENS]))
         chained.append(before)
     return chained
+
+
+def _next_prompt(plan: Plan) -> list[str]:
+    """The tokens that the next turn of this chat will begin with."""
+    pieces = plan.choices[0].pieces
+    if not pieces or pieces[0].startswith(" "):
+        return [*plan.prompts[0], *pieces]
+    return [*plan.prompts[0], f" {pieces[0]}", *pieces[1:]]
 
 
 async def _sleep_until(at_s: float) -> None:

@@ -16,12 +16,13 @@ import msgspec
 Json = Any  # what a client sent
 
 _TOKEN = re.compile(r"\s*\S+|\s+")
-_WORDS = tuple(
-    "sea ship sails harbour wind mast crew deck anchor tide captain cargo merchant island coast "
-    "chart compass star storm calm wave rope hull keel north south east west morning night voyage "
-    "port fleet flag oar bay gull salt foam reef current pilot lantern bell watch knot league "
-    "the a of to and in with under over towards from before after slowly gladly once again".split()
-)
+_VOCABULARY = """
+sea ship sails harbour wind mast crew deck anchor tide captain cargo merchant island coast chart
+compass star storm calm wave rope hull keel north south east west morning night voyage port fleet
+flag oar bay gull salt foam reef current pilot lantern bell watch knot league the a of to and in
+with under over towards from before after slowly gladly once again
+"""
+_WORDS = tuple(_VOCABULARY.split())
 _TOKENS_MIN, _TOKENS_MAX = 16, 64
 
 

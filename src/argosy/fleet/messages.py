@@ -38,7 +38,7 @@ class Message(msgspec.Struct, frozen=True):
     """The base of what crosses a room, a process or a disk."""
 
 
-class Refusal(Message, kw_only=True):
+class Refusal(Message, frozen=True, kw_only=True):
     """Why a request is not answered, in words for whoever sent it; each API has its own shape."""
 
     kind: RefusalKind
@@ -47,7 +47,7 @@ class Refusal(Message, kw_only=True):
     retry_after_s: float | None = None
 
 
-class Replica(Message, kw_only=True):
+class Replica(Message, frozen=True, kw_only=True):
     """The smallest thing that answers a request alone, as the control plane sees it."""
 
     name: str  # e.g. "smollm2-135m-1"
@@ -62,7 +62,7 @@ class Replica(Message, kw_only=True):
     reason: str = ""  # why it is in that state
 
 
-class Command(Message, kw_only=True):
+class Command(Message, frozen=True, kw_only=True):
     """How to start a replica's process.
 
     The process prints one line of JSON, `{"url": "http://127.0.0.1:PORT"}`, on stdout when it
@@ -73,14 +73,14 @@ class Command(Message, kw_only=True):
     env: dict[str, str]  # on top of the parent's
 
 
-class ReplicaTable(Message, kw_only=True):
+class ReplicaTable(Message, frozen=True, kw_only=True):
     """All replicas at one moment; `version` grows with each change."""
 
     version: int
     replicas: tuple[Replica, ...]
 
 
-class Key(Message, kw_only=True):
+class Key(Message, frozen=True, kw_only=True):
     """An API key as the store knows it: never the secret, only its SHA-256."""
 
     id: str
@@ -92,7 +92,7 @@ class Key(Message, kw_only=True):
     revoked_at_s: float | None = None
 
 
-class Usage(Message, kw_only=True):
+class Usage(Message, frozen=True, kw_only=True):
     """What one request cost: exactly one per finished, failed, refused or cancelled request."""
 
     request: str  # its id, e.g. "req_…"
@@ -114,7 +114,7 @@ class Usage(Message, kw_only=True):
     duration_s: float
 
 
-class ReplicaLoad(Message, kw_only=True):
+class ReplicaLoad(Message, frozen=True, kw_only=True):
     """What the gateway sees of one replica, now and over the last minute."""
 
     replica: str
@@ -125,14 +125,14 @@ class ReplicaLoad(Message, kw_only=True):
     ttft_s_p95: float | None
 
 
-class ReplicaStatus(Message, kw_only=True):
+class ReplicaStatus(Message, frozen=True, kw_only=True):
     """A row of `argosy status`: the control plane's view beside the gateway's."""
 
     replica: Replica
     load: ReplicaLoad
 
 
-class FleetStatus(Message, kw_only=True):
+class FleetStatus(Message, frozen=True, kw_only=True):
     """What `argosy status --json` prints."""
 
     fleet: str
@@ -145,7 +145,7 @@ class FleetStatus(Message, kw_only=True):
     replicas: tuple[ReplicaStatus, ...]
 
 
-class RunFile(Message, kw_only=True):
+class RunFile(Message, frozen=True, kw_only=True):
     """`run.json` in the state folder: how `argosy status` and `chat` find a running fleet."""
 
     pid: int

@@ -137,10 +137,13 @@ def _kill(record: ChildRecord) -> bool:
         process = psutil.Process(record.pid)
         if abs(process.create_time() - record.create_time_s) > _CREATE_TIME_TOLERANCE_S:
             return False
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
         process.kill()  # SIGKILL also ends a process that SIGSTOP holds
-        process.wait(_REAP_S)
     except psutil.NoSuchProcess:
         return False
+    with contextlib.suppress(psutil.TimeoutExpired):  # where process 1 reaps no orphans
+        process.wait(_REAP_S)
     return True
 
 

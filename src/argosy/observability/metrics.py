@@ -33,44 +33,58 @@ class GatewayMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        new = {"registry": self.registry}
+        registry = self.registry
         self.requests = Counter(
-            "argosy_requests", "Requests that ended.", ("surface", *_WHERE, "outcome"), **new
+            "argosy_requests",
+            "Requests that ended.",
+            ("surface", *_WHERE, "outcome"),
+            registry=registry,
         )
-        self.tokens_in = Counter("argosy_tokens_in", "Prompt tokens.", _WHERE, **new)
+        self.tokens_in = Counter("argosy_tokens_in", "Prompt tokens.", _WHERE, registry=registry)
         self.tokens_cached = Counter(
-            "argosy_tokens_cached", "Prompt tokens that a prefix cache spared.", _WHERE, **new
+            "argosy_tokens_cached",
+            "Prompt tokens that a prefix cache spared.",
+            _WHERE,
+            registry=registry,
         )
-        self.tokens_out = Counter("argosy_tokens_out", "Tokens generated.", _WHERE, **new)
+        self.tokens_out = Counter(
+            "argosy_tokens_out", "Tokens generated.", _WHERE, registry=registry
+        )
         self.ttft = Histogram(
             "argosy_ttft_seconds", "Receipt to first token out, of streams.", _WHERE,
-            buckets=_TTFT_BUCKETS_S, **new,
+            buckets=_TTFT_BUCKETS_S, registry=registry,
         )  # fmt: skip
         self.itl = Histogram(
             "argosy_itl_seconds", "Gap between two tokens of a stream.", _WHERE,
-            buckets=_ITL_BUCKETS_S, **new,
+            buckets=_ITL_BUCKETS_S, registry=registry,
         )  # fmt: skip
         self.duration = Histogram(
             "argosy_request_seconds", "Receipt to last byte out.", _WHERE,
-            buckets=_REQUEST_BUCKETS_S, **new,
+            buckets=_REQUEST_BUCKETS_S, registry=registry,
         )  # fmt: skip
         self.attempts_failed = Counter(
             "argosy_attempts_failed", "Attempts on a replica that failed.", ("replica", "reason"),
-            **new,
+            registry=registry,
         )  # fmt: skip
         self.http_rejected = Counter(
             "argosy_http_rejected", "Connections and requests refused before any API read them.",
-            ("reason",), **new,
+            ("reason",), registry=registry,
         )  # fmt: skip
         self._in_flight = Gauge(
             "argosy_requests_in_flight", "Requests that a replica works on.", ("model", "replica"),
-            **new,
+            registry=registry,
         )  # fmt: skip
-        self._ready = Gauge("argosy_replica_ready", "1 when ready.", ("model", "replica"), **new)
-        self._waiting = Gauge("argosy_requests_waiting", "Requests without a replica.", **new)
-        self._connections = Gauge("argosy_connections", "Client connections open.", **new)
+        self._ready = Gauge(
+            "argosy_replica_ready", "1 when ready.", ("model", "replica"), registry=registry
+        )
+        self._waiting = Gauge(
+            "argosy_requests_waiting", "Requests without a replica.", registry=registry
+        )
+        self._connections = Gauge(
+            "argosy_connections", "Client connections open.", registry=registry
+        )
         self._unwritten = Gauge(
-            "argosy_usage_records_unwritten", "Usage records not yet on disk.", **new
+            "argosy_usage_records_unwritten", "Usage records not yet on disk.", registry=registry
         )
         self._series: dict[tuple[str, str, str], _Series] = {}
 

@@ -84,6 +84,7 @@ class MessagesEncoder:
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
+            "stop_details": None,
             "usage": _usage(None, deltas=0),  # the engine counts the prompt later
         }
         return named_event("message_start", {"type": "message_start", "message": message})
@@ -152,7 +153,7 @@ def _ending(finish: Finish | None, *, has_calls: bool) -> dict[str, object]:
     elif finish.reason == "stop" and has_calls:  # how engines end a call of a named tool
         reason = "tool_use"
     sequence = finish.stop_sequence if reason == "stop_sequence" else None
-    return {"stop_reason": reason, "stop_sequence": sequence}
+    return {"stop_reason": reason, "stop_sequence": sequence, "stop_details": None}
 
 
 def _usage(tokens: Tokens | None, *, deltas: int) -> dict[str, object]:

@@ -92,13 +92,15 @@ class Responses:
 
     def prepare(self, ask: Ask, abilities: Abilities) -> Prepared:
         """Fit the ask to a replica; each attempt answers under an id of its own."""
-        echo = cast("_Echo", ask.echo)
-        encoder = ResponsesEncoder(
-            token=secrets.token_hex(16), settings=echo.settings, now_s=self._now_s
-        )
-        if echo.continues:
+        encoder = self.encoder(ask, token=secrets.token_hex(16))
+        if cast("_Echo", ask.echo).continues:
             return prepare_continued(ask, abilities, encoder=encoder)
         return prepare_chat(ask, abilities, encoder=encoder)
+
+    def encoder(self, ask: Ask, *, token: str) -> ResponsesEncoder:
+        """What writes one answer to this ask, under ids made of `token`."""
+        settings = cast("_Echo", ask.echo).settings
+        return ResponsesEncoder(token=token, settings=settings, now_s=self._now_s)
 
 
 def _check(request: ResponsesRequest, served: Served) -> None:

@@ -1,6 +1,9 @@
-"""What replicas may answer, as Hypothesis strategies, and how a stream's bytes are read back."""
+"""What replicas may answer and clients may send, and how a stream's bytes are read back."""
 
+import copy
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -48,9 +51,40 @@ def answers(draw: st.DrawFn) -> list[Event]:
     return events
 
 
-def stream_data(data: bytes) -> list[dict[str, object]]:
+def stream_data(data: bytes) -> list[dict[str, Any]]:
     """The JSON of every event in a stream, whose `event` line must agree with its `type`."""
     names = [line[7:] for line in data.decode().splitlines() if line.startswith("event: ")]
     events = [json.loads(event) for event in EventReader().feed(data)]
     assert names == [event["type"] for event in events]
     return events
+
+
+_junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=4,
+)
+
+
+@st.composite
+def mutations(draw: st.DrawFn, valid: Mapping[str, object]) -> bytes:
+    """A valid body in which some places hold something else, or nothing."""
+    body = copy.deepcopy(dict(valid))
+    for _ in range(draw(st.integers(1, 3))):
+        _mutate(draw, body)
+    return json.dumps(body).encode()
+
+
+def _mutate(draw: st.DrawFn, place: dict[str, object] | list[object]) -> None:
+    keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+    if not keys:
+        return
+    key = draw(st.sampled_from(keys))
+    inner = place[key]
+    if isinstance(inner, dict | list) and draw(st.booleans()):
+        _mutate(draw, inner)
+    elif draw(st.booleans()):
+        place[key] = draw(_junk)
+    elif isinstance(place, dict):
+        del place[key]
+        place[draw(st.text(max_size=5))] = inner

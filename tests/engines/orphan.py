@@ -1,0 +1,19 @@
+"""A parent to be killed: starts the replica of its argument, says its pid, and waits."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+started = json.loads(sys.argv[1])
+child = subprocess.Popen(
+    started["argv"],
+    env={**os.environ, **started["env"]},
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+)
+if sys.argv[2] == "listening":
+    child.stdout.readline()
+print(child.pid, flush=True)
+time.sleep(60)
