@@ -22,7 +22,7 @@ class Endpoint:
         assert isinstance(config, EndpointEngine)
         return Abilities(
             forces_tool_choice=config.forces_tool_choice,
-            reports_stop_sequence=False,  # vLLM does, OpenAI does not; nothing tells them apart
+            reports_stop_sequence=config.reports_stop_sequence,
             running_counts=None,
             counts_every_choice=True,
             counts_tokens_at_messages=False,

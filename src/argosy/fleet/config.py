@@ -135,6 +135,13 @@ class EndpointEngine(Config, frozen=True, kw_only=True, tag_field="kind", tag="e
     forces_tool_choice: Annotated[
         bool, Meta(description='Honours tool_choice "required" and a named function.')
     ] = True
+    reports_stop_sequence: Annotated[
+        bool,
+        Meta(
+            description="Says which stop sequence ended the text (vLLM, SGLang). false: the "
+            "gateway cuts the text itself, and only the tokens that it saw are counted."
+        ),
+    ] = True
     embeddings: Annotated[bool, Meta(description="Answers requests for embeddings.")] = False
 
 

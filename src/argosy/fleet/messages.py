@@ -25,7 +25,7 @@ RefusalKind = Literal[
     "slow_request",  # 408 the client took too long to send it
     "too_large",  # 413
     "head_too_large",  # 431
-    "upstream_refused",  # 422 or what the engine said: its own reason is in the message
+    "upstream_refused",  # 400 the engine cannot do it; its own reason is in the message
     "rate_limited",  # 429
     "internal",  # 500
     "upstream_failed",  # 502 replicas died, none answered

@@ -143,7 +143,7 @@ class ReplicaLink:
         self._head = head.encode("latin-1")
         self._idle: list[_Connection] = []
         self._all: set[_Connection] = set()
-        self._is_closed = False
+        self.is_closed = False
 
     def call(self, path: str, body: bytes, listener: Listener, *, request: str) -> UpstreamCall:
         """A call of POST `path`, not yet begun."""
@@ -178,7 +178,7 @@ class ReplicaLink:
 
     def keep(self, connection: "_Connection") -> None:
         """A connection whose answer is whole."""
-        if self._is_closed or len(self._idle) >= _IDLE_KEPT:
+        if self.is_closed or len(self._idle) >= _IDLE_KEPT:
             connection.abort()
         else:
             self._idle.append(connection)
@@ -195,7 +195,7 @@ class ReplicaLink:
 
     def close(self) -> None:
         """Close what is idle; what is busy closes when its answer is whole."""
-        self._is_closed = True
+        self.is_closed = True
         for connection in tuple(self._idle):
             connection.abort()
         self._idle.clear()
@@ -250,7 +250,10 @@ class _Connection(asyncio.Protocol):
     def detach(self) -> None:
         self._call = None
         self._quiet_since_s = self._loop.time()
-        self.resume()
+        if self._link.is_closed:
+            self.abort()  # nobody would sweep it
+        else:
+            self.resume()
 
     def abort(self) -> None:
         self._call = None

@@ -1,7 +1,7 @@
 """Replicas as processes of this machine, and the end of those that a crashed run left behind.
 
-Owns each child's streams, its log (`logs/<replica>.log` in the state folder) and its record
-(`replicas/<replica>.json`, there while it runs). When to start or stop one is the caller's.
+Owns each child and its record (`replicas/<replica>.json` in the state folder, there while it
+runs); its streams are in `streams.py`. When to start or stop one is the caller's.
 """
 
 import asyncio
@@ -17,11 +17,8 @@ import psutil
 
 from argosy.fleet.messages import Command
 from argosy.launchers.port import ReplicaEndedError
+from argosy.launchers.streams import FirstLine, Lifeline, Log
 
-_LOG_BYTES_MAX = 5 * 2**20  # a longer log is put aside at the next start
-_TAIL_BYTES = 2048
-_TAIL_LINES = 5
-_END_OF_STDOUT_S = 2.0  # from the end of stdout to the end of the process that closed it
 _REAP_S = 5.0
 # psutil adds the time since boot to a boot time that moves when the clock is set.
 _CREATE_TIME_TOLERANCE_S = 2.0
@@ -44,12 +41,12 @@ class LocalProcesses:
     async def start(self, name: str, command: Command | None) -> "LocalProcess":
         """Start the replica. Raises `ReplicaEndedError` when its program cannot be run."""
         assert command is not None, "an engine that starts nothing belongs to an endpoint pool"
-        log = _log_path(self._state, name)
-        with _open_log(log) as stderr:
-            log_start = stderr.tell()
-            process = await _spawn(name, command, stderr)
+        log = Log(self._state / "logs" / f"{_file_name(name)}.log")
+        with log.open() as stderr:
+            process, stdin, stdout = await _spawn(name, command, stderr)
         record = _write_record(self._state, name, process.pid)
-        return LocalProcess(name, process, record=record, log=log, log_start=log_start)
+        ended = asyncio.create_task(_watch(process, record, stdin, stdout))
+        return LocalProcess(name, process, stdin=stdin, stdout=stdout, ended=ended, log=log)
 
 
 class LocalProcess:
@@ -60,32 +57,33 @@ class LocalProcess:
         name: str,
         process: asyncio.subprocess.Process,
         *,
-        record: Path,
-        log: Path,
-        log_start: int,
+        stdin: Lifeline,
+        stdout: FirstLine,
+        ended: asyncio.Task[str],
+        log: Log,
     ) -> None:
         self._name = name
         self._process = process
+        self._stdin = stdin
+        self._stdout = stdout
+        self._ended = ended
         self._log = log
-        self._log_start = log_start  # in bytes: what an earlier process wrote is not its words
-        self._url = asyncio.create_task(_read_url(process))
-        self._ended = asyncio.create_task(_watch(process, record))
 
     @property
     def pid(self) -> int | None:
         return self._process.pid
 
     async def listening(self) -> str:
-        url = await asyncio.shield(self._url)
+        line = await asyncio.shield(self._stdout.line)
+        url = _read_url(line)
         if url is not None:
             return url
-        with contextlib.suppress(TimeoutError):  # it usually closed stdout by exiting
-            await asyncio.wait_for(asyncio.shield(self._ended), _END_OF_STDOUT_S)
-        if not self._ended.done():
+        if line:
             await self.stop(grace_s=0)
-        how = await self.ended()
-        tail = _tail(self._log, self._log_start)
-        raise ReplicaEndedError(f"{self._name} {how} before it listened{tail} (log: {self._log})")
+            what = f"printed {line[:80]!r} where its URL was expected, and was killed"
+        else:
+            what = await self.ended()
+        raise ReplicaEndedError(f"{self._name} {what} before it listened, {self._log.tail()}")
 
     async def ended(self) -> str:
         return await asyncio.shield(self._ended)
@@ -93,8 +91,7 @@ class LocalProcess:
     async def stop(self, *, grace_s: float) -> None:
         if self._ended.done():
             return
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        self._stdin.close()
         self._signal(signal.SIGTERM)
         try:
             await asyncio.wait_for(self.ended(), grace_s)
@@ -147,39 +144,48 @@ def _kill(record: ChildRecord) -> bool:
     return True
 
 
-async def _spawn(name: str, command: Command, stderr: BinaryIO) -> asyncio.subprocess.Process:
+async def _spawn(
+    name: str, command: Command, stderr: BinaryIO
+) -> tuple[asyncio.subprocess.Process, Lifeline, FirstLine]:
+    stdin_theirs, stdin_ours = os.pipe()  # closed by exec in every other child
+    stdout_ours, stdout_theirs = os.pipe()
     try:
-        return await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             *command.argv,
             env={**os.environ, **command.env},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
+            stdin=stdin_theirs,
+            stdout=stdout_theirs,
             stderr=stderr,
             start_new_session=True,  # Ctrl-C in the terminal reaches us alone
         )
     except OSError as error:
+        os.close(stdin_ours)
+        os.close(stdout_ours)
         raise ReplicaEndedError(f"{name}: {command.argv[0]} cannot be run: {error}") from error
+    finally:
+        os.close(stdin_theirs)
+        os.close(stdout_theirs)
+    return process, Lifeline(stdin_ours), FirstLine(stdout_ours)
 
 
 class _Listening(msgspec.Struct, frozen=True, kw_only=True):
     url: str
 
 
-async def _read_url(process: asyncio.subprocess.Process) -> str | None:
-    """The URL in the first line of stdout; None when the line is something else or missing."""
-    assert process.stdout is not None
+def _read_url(line: bytes) -> str | None:
     try:
-        line = await process.stdout.readline()
         return msgspec.json.decode(line, type=_Listening).url
-    except ValueError:  # not that JSON (msgspec's errors are ValueErrors), or no end of line
+    except ValueError:  # msgspec's errors are ValueErrors
         return None
 
 
-async def _watch(process: asyncio.subprocess.Process, record: Path) -> str:
+async def _watch(
+    process: asyncio.subprocess.Process, record: Path, stdin: Lifeline, stdout: FirstLine
+) -> str:
     status = await process.wait()
+    stdin.close()
+    stdout.close()
     _remove_record(record, process.pid)
-    assert process.stdin is not None
-    process.stdin.close()
     return _how_it_ended(status)
 
 
@@ -194,29 +200,6 @@ def _how_it_ended(status: int) -> str:
 
 def _file_name(replica: str) -> str:
     return quote(replica, safe=":@")  # a name may hold a slash; two names stay two files
-
-
-def _log_path(state: Path, name: str) -> Path:
-    return state / "logs" / f"{_file_name(name)}.log"
-
-
-def _open_log(path: Path) -> BinaryIO:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.stat().st_size > _LOG_BYTES_MAX:
-        path.replace(path.with_name(path.name + ".1"))
-    file = path.open("ab")
-    file.seek(0, os.SEEK_END)
-    return file
-
-
-def _tail(path: Path, start: int) -> str:
-    """The last lines that this process wrote, ready to be put behind a message."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(start, size - _TAIL_BYTES))
-        lines = file.read().decode(errors="replace").splitlines()
-    words = "\n".join(lines[-_TAIL_LINES:]).strip()
-    return f", saying:\n{words}\n" if words else ", saying nothing"
 
 
 def _write_record(state: Path, name: str, pid: int) -> Path:

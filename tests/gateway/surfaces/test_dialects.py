@@ -25,7 +25,7 @@ STATUS = {
     "wrong_method": 405,
     "slow_request": 408,
     "too_large": 413,
-    "upstream_refused": 422,
+    "upstream_refused": 400,
     "rate_limited": 429,
     "head_too_large": 431,
     "internal": 500,

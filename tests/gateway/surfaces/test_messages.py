@@ -11,9 +11,9 @@ from anthropic.lib.streaming._messages import accumulate_event
 from anthropic.types import Message, RawMessageStreamEvent
 from hypothesis import given
 from hypothesis import strategies as st
+from surface_bodies import ABILITIES, BASE, CALL, CATALOG, RESULT, RICH, SCHEMA, TOOL
 from surface_strategies import answers, mutations, stream_data
 
-from argosy.engines.port import Abilities
 from argosy.fleet.messages import Refusal
 from argosy.gateway.surfaces.count_tokens import CountTokens
 from argosy.gateway.surfaces.events import (
@@ -27,66 +27,22 @@ from argosy.gateway.surfaces.events import (
 )
 from argosy.gateway.surfaces.messages import Messages
 from argosy.gateway.surfaces.messages_encoder import MessagesEncoder
-from argosy.gateway.surfaces.port import Ask, RefusedError, Served
+from argosy.gateway.surfaces.port import Ask, RefusedError
 
 MESSAGES = Messages(lambda: 0.0)
 COUNT = CountTokens(lambda: 0.0)
 STREAM_EVENT = pydantic.TypeAdapter(RawMessageStreamEvent)
-ABILITIES = Abilities(
-    forces_tool_choice=False,
-    reports_stop_sequence=True,
-    running_counts=None,
-    counts_every_choice=False,
-    counts_tokens_at_messages=True,
-    embeddings=False,
-    context_tokens=None,
-    slots=None,
-)
-CATALOG = {
-    "small": Served(
-        name="small",
-        created_at_s=0,
-        system_prompt="Be kind.",
-        context_tokens=1000,
-        counts_every_choice=False,
-        embeddings=False,
-    )
-}
-SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-TOOL = {"name": "weather", "description": "Tells the weather.", "input_schema": SCHEMA}
-BASE = {"model": "small", "max_tokens": 16, "messages": [{"role": "user", "content": "Hi"}]}
-CALL = {"type": "tool_use", "id": "t1", "name": "weather", "input": {"city": "Rome"}}
-RESULT = {"type": "tool_result", "tool_use_id": "t1", "content": "sunny"}
-RICH = BASE | {
-    "system": [{"type": "text", "text": "Short.", "cache_control": {"type": "ephemeral"}}],
-    "messages": [
-        {"role": "user", "content": "Weather?"},
-        {"role": "assistant", "content": [{"type": "text", "text": "Wait."}, CALL]},
-        {"role": "user", "content": [{"type": "text", "text": "So?"}, RESULT]},
-    ],
-    "tools": [TOOL],
-    "tool_choice": {"type": "any", "disable_parallel_tool_use": True},
-    "stop_sequences": ["###"],
-    "temperature": 0.5,
-    "top_p": 0.9,
-    "top_k": 5,
-    "metadata": {"user_id": "u"},
-    "thinking": {"type": "disabled"},
-    "output_config": {"format": {"type": "json_schema", "schema": SCHEMA}, "effort": "low"},
-    "service_tier": "auto",
-    "stream": True,
-}
 
 
-def ask(body: object, surface: Messages | CountTokens = MESSAGES) -> Ask:
-    return surface.ask(json.dumps(body).encode(), CATALOG)
+def ask(body: object) -> Ask:
+    return MESSAGES.ask(json.dumps(body).encode(), CATALOG)
 
 
 def sent(body: object) -> Any:
     return json.loads(msgspec.json.encode(ask(body).fields))
 
 
-def turns(*messages: tuple[str, object]) -> dict[str, object]:
+def turns(*messages: tuple[str, object]) -> dict[str, Any]:
     return BASE | {"messages": [{"role": role, "content": text} for role, text in messages]}
 
 
@@ -99,7 +55,7 @@ def streamed(events: list[Event]) -> bytes:
     return b"".join(map(writer.stream, events)) + writer.close()
 
 
-def blocks(*kinds: Mapping[str, object]) -> dict[str, object]:
+def blocks(*kinds: Mapping[str, object]) -> dict[str, Any]:
     return turns(("user", list(kinds)))
 
 
@@ -448,66 +404,3 @@ def test_an_answer_without_a_finish_is_a_failure_of_the_replica():
 def test_an_error_inside_a_stream_is_the_apis_error_event():
     [event] = stream_data(encoder().error(Refusal(kind="upstream_failed", message="It died.")))
     assert event == {"type": "error", "error": {"type": "api_error", "message": "It died."}}
-
-
-# Counting tokens.
-
-
-def test_a_count_needs_no_max_tokens_and_goes_to_the_engines_own_endpoint():
-    body = {key: value for key, value in RICH.items() if key not in ("max_tokens", "tool_choice")}
-    del body["output_config"]
-    prepared = COUNT.prepare(ask(body, COUNT), ABILITIES)
-    assert (prepared.path, prepared.stream) == ("/v1/messages/count_tokens", False)
-    assert json.loads(msgspec.json.encode(prepared.fields)) == {
-        "model": "small",
-        "system": "Short.",
-        "messages": [
-            {"role": "user", "content": "Weather?"},
-            {"role": "assistant", "content": [{"type": "text", "text": "Wait."}, CALL]},
-            {"role": "user", "content": [RESULT]},
-            {"role": "user", "content": "So?"},
-        ],
-        "tools": [TOOL],
-    }
-    assert json.loads(prepared.answer.whole(b'{"input_tokens":12,"more":1}')) == {
-        "input_tokens": 12
-    }
-
-
-def test_a_count_includes_the_models_own_system_prompt():
-    fields = COUNT.prepare(ask(BASE, COUNT), ABILITIES).fields
-    assert json.loads(msgspec.json.encode(fields["system"])) == "Be kind."
-
-
-@pytest.mark.parametrize(
-    ("more", "abilities"),
-    [
-        ({}, msgspec.structs.replace(ABILITIES, counts_tokens_at_messages=False)),
-        ({"tools": [TOOL], "tool_choice": {"type": "none"}}, ABILITIES),
-        ({"tools": [TOOL], "tool_choice": {"type": "any"}}, ABILITIES),
-        ({"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}}, ABILITIES),
-    ],
-)
-def test_what_the_engines_endpoint_may_miscount_is_counted_by_a_request_for_one_token(
-    more, abilities
-):
-    body = RICH | {"tools": [], "tool_choice": None, "output_config": None} | more
-    prepared = COUNT.prepare(ask(body, COUNT), abilities)
-    assert (prepared.path, prepared.stream) == ("/v1/chat/completions", False)
-    fields = json.loads(msgspec.json.encode(prepared.fields))
-    assert fields["max_tokens"] == 1
-    assert "stop" not in fields
-    completion = {
-        "choices": [{"message": {"content": "x"}, "finish_reason": "length"}],
-        "usage": {"prompt_tokens": 12, "completion_tokens": 1},
-    }
-    said = json.loads(prepared.answer.whole(json.dumps(completion).encode()))
-    assert said == {"input_tokens": 12}
-
-
-@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"input_tokens":"9"}', b"\xff"])
-def test_a_count_that_is_none_is_a_failure_of_the_replica(body):
-    answer = COUNT.prepare(ask(BASE, COUNT), ABILITIES).answer
-    with pytest.raises(RefusedError) as caught:
-        answer.whole(body)
-    assert caught.value.refusal.kind == "upstream_failed"

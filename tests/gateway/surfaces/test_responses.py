@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import Response, ResponseStreamEvent
+from surface_bodies import ABILITIES, CATALOG, SCHEMA
 from surface_strategies import answers, mutations, stream_data
 
-from argosy.engines.port import Abilities
 from argosy.fleet.messages import Refusal
 from argosy.gateway.surfaces.events import (
     Event,
@@ -24,32 +24,11 @@ from argosy.gateway.surfaces.events import (
     ToolDelta,
     ToolStart,
 )
-from argosy.gateway.surfaces.port import Ask, Encoder, RefusedError, Served
+from argosy.gateway.surfaces.port import Ask, Encoder, RefusedError
 from argosy.gateway.surfaces.responses import Responses
 
 RESPONSES = Responses(lambda: 1_700_000_000.9)
 STREAM_EVENT = pydantic.TypeAdapter(ResponseStreamEvent)
-ABILITIES = Abilities(
-    forces_tool_choice=True,
-    reports_stop_sequence=True,
-    running_counts=None,
-    counts_every_choice=False,
-    counts_tokens_at_messages=False,
-    embeddings=False,
-    context_tokens=None,
-    slots=None,
-)
-CATALOG = {
-    "small": Served(
-        name="small",
-        created_at_s=0,
-        system_prompt="Be kind.",
-        context_tokens=1000,
-        counts_every_choice=False,
-        embeddings=False,
-    )
-}
-SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL = {"type": "function", "name": "weather", "parameters": SCHEMA, "strict": True}
 FORMAT = {"type": "json_schema", "name": "place", "schema": SCHEMA, "strict": True}
 BASE = {"model": "small", "input": "Hi"}

@@ -28,7 +28,7 @@ _ROWS: Mapping[RefusalKind, tuple[int, str]] = {
     "slow_request": (408, "invalid_request_error"),
     "too_large": (413, "request_too_large"),
     "head_too_large": (431, "invalid_request_error"),
-    "upstream_refused": (422, "invalid_request_error"),
+    "upstream_refused": (400, "invalid_request_error"),
     "rate_limited": (429, "rate_limit_error"),
     "internal": (500, "api_error"),
     "upstream_failed": (502, "api_error"),

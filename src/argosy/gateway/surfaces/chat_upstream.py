@@ -48,6 +48,7 @@ class _Choice(msgspec.Struct):
     message: _Delta | None = None  # in a whole answer
     finish_reason: str | None = None
     stop_reason: str | int | None = None  # vLLM: the stop string, or the id of a stop token
+    matched_stop: str | int | list[int] | None = None  # SGLang: likewise
 
 
 class _CachedTokens(msgspec.Struct):
@@ -153,6 +154,7 @@ class ChatReader:
 
 def _finish(choice: _Choice) -> Finish:
     reason = "tool_calls" if choice.finish_reason == "function_call" else choice.finish_reason
-    named = choice.stop_reason if isinstance(choice.stop_reason, str) else None
+    said = choice.stop_reason if choice.stop_reason is not None else choice.matched_stop
+    named = said if isinstance(said, str) else None
     known = cast("FinishReason", reason if reason in _FINISH_REASONS else "stop")
     return Finish(reason=known, stop_sequence=named)

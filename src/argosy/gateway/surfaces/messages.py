@@ -32,7 +32,6 @@ from argosy.gateway.surfaces.messages_request import (
     read_request,
 )
 from argosy.gateway.surfaces.port import Ask, Catalog, Prepared, Served, Tool
-from argosy.gateway.surfaces.prefill import prepare_continued
 from argosy.gateway.surfaces.prepare import prepare_chat
 
 _CHAT_PATH = "/v1/chat/completions"
@@ -70,9 +69,9 @@ class Messages:
     def prepare(self, ask: Ask, abilities: Abilities) -> Prepared:
         """Fit the ask to a replica; each attempt answers under an id of its own."""
         encoder = MessagesEncoder(id=f"msg_{secrets.token_hex(12)}", model=ask.model)
-        if ask.echo is True:
-            return prepare_continued(ask, abilities, encoder=encoder)
-        return prepare_chat(ask, abilities, encoder=encoder)
+        # llama.cpp repeats the assistant's beginning in a whole answer and not in a stream.
+        is_continued = ask.echo is True
+        return prepare_chat(ask, abilities, encoder=encoder, must_stream=is_continued)
 
 
 def asked(request: MessagesRequest, served: Served) -> tuple[Ask, list[ChatMessage]]:

@@ -57,7 +57,7 @@ class MessagesEncoder:
                 block = {"type": "text", "text": ""}
                 return self._append("text", block, {"type": "text_delta", "text": text})
             case ThinkingDelta(text=text):
-                # No signature: one would let a client send the block back, and it is ignored then.
+                # No signature: reasoning that a client sends back is left out, so none is checked.
                 block = {"type": "thinking", "thinking": "", "signature": ""}
                 delta = {"type": "thinking_delta", "thinking": text}
                 return self._append("thinking", block, delta)

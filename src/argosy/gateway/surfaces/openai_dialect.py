@@ -21,7 +21,7 @@ _ROWS: Mapping[RefusalKind, tuple[int, str, str | None]] = {
     "slow_request": (408, "invalid_request_error", "request_timeout"),
     "too_large": (413, "invalid_request_error", "request_too_large"),
     "head_too_large": (431, "invalid_request_error", "request_headers_too_large"),
-    "upstream_refused": (422, "invalid_request_error", None),
+    "upstream_refused": (400, "invalid_request_error", None),
     "rate_limited": (429, "requests", "rate_limit_exceeded"),
     "internal": (500, "server_error", None),
     "upstream_failed": (502, "server_error", None),

@@ -25,11 +25,16 @@ def prepare_pass_through(ask: Ask) -> Prepared:
     return Prepared(path=ask.path, fields=fields, stream=ask.stream, answer=answer)
 
 
-def prepare_chat(ask: Ask, abilities: Abilities, *, encoder: Encoder) -> Prepared:
-    """A chat request for a replica with these abilities, its answer written by `encoder`."""
+def prepare_chat(
+    ask: Ask, abilities: Abilities, *, encoder: Encoder, must_stream: bool = False
+) -> Prepared:
+    """A chat request for a replica with these abilities, its answer written by `encoder`.
+
+    With `must_stream` the replica streams even where the client wants a whole answer.
+    """
     fields = dict(ask.fields)
     transforms: list[Transform] = []
-    stream = ask.stream
+    stream = ask.stream or must_stream
     if ask.stop and ask.names_stop and not abilities.reports_stop_sequence:
         # The replica must not stop by itself, or nobody could tell which sequence it met; and it
         # must stream, or it would go on past it.

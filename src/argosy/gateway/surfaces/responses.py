@@ -22,7 +22,6 @@ from argosy.gateway.surfaces.chat_fields import (
 )
 from argosy.gateway.surfaces.decode import check_max_tokens, decode, look_up, raw, refused
 from argosy.gateway.surfaces.port import Ask, Catalog, Prepared, Served, Tool
-from argosy.gateway.surfaces.prefill import prepare_continued
 from argosy.gateway.surfaces.prepare import prepare_chat
 from argosy.gateway.surfaces.responses_encoder import ResponsesEncoder, Settings
 from argosy.gateway.surfaces.responses_request import (
@@ -93,9 +92,9 @@ class Responses:
     def prepare(self, ask: Ask, abilities: Abilities) -> Prepared:
         """Fit the ask to a replica; each attempt answers under an id of its own."""
         encoder = self.encoder(ask, token=secrets.token_hex(16))
-        if cast("_Echo", ask.echo).continues:
-            return prepare_continued(ask, abilities, encoder=encoder)
-        return prepare_chat(ask, abilities, encoder=encoder)
+        # llama.cpp repeats the assistant's beginning in a whole answer and not in a stream.
+        is_continued = cast("_Echo", ask.echo).continues
+        return prepare_chat(ask, abilities, encoder=encoder, must_stream=is_continued)
 
     def encoder(self, ask: Ask, *, token: str) -> ResponsesEncoder:
         """What writes one answer to this ask, under ids made of `token`."""

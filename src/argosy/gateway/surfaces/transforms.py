@@ -8,8 +8,11 @@ import secrets
 from collections.abc import Sequence
 from typing import Protocol
 
+import msgspec
+
+from argosy.fleet.messages import Refusal
 from argosy.gateway.surfaces.events import Event, Finish, TextDelta, ToolDelta, ToolStart
-from argosy.gateway.surfaces.port import Tool
+from argosy.gateway.surfaces.port import RefusedError, Tool
 
 
 class Transform(Protocol):
@@ -66,6 +69,14 @@ class StopCutter:
         return [TextDelta(text=text)] if text else []
 
 
+class _Call(msgspec.Struct):
+    name: str
+    arguments: msgspec.Raw
+
+
+_call_decoder = msgspec.json.Decoder(_Call)
+
+
 class ForcedCall:
     """Makes one tool call of a text that a JSON schema forced the model to write.
 
@@ -101,9 +112,13 @@ class ForcedCall:
         return [ToolStart(index=0, id=f"call_{secrets.token_hex(12)}", name=name)]
 
     def _choose(self) -> list[Event]:
-        call = json.loads(self._text)
-        arguments = json.dumps(call["arguments"], ensure_ascii=False)
-        return [*self._begin(call["name"]), ToolDelta(index=0, arguments=arguments)]
+        try:
+            call = _call_decoder.decode(self._text)
+        except msgspec.DecodeError as error:
+            message = f"The replica was made to call a tool and wrote something else: {error}."
+            raise RefusedError(Refusal(kind="upstream_failed", message=message)) from None
+        arguments = bytes(call.arguments).decode()
+        return [*self._begin(call.name), ToolDelta(index=0, arguments=arguments)]
 
 
 def forced_schema(tools: Sequence[Tool]) -> dict[str, object]:
