@@ -14,6 +14,7 @@ child = subprocess.Popen(
     stdout=subprocess.PIPE,
 )
 if sys.argv[2] == "listening":
+    assert child.stdout is not None
     child.stdout.readline()
-print(child.pid, flush=True)
+os.write(1, b"%d\n" % child.pid)
 time.sleep(60)

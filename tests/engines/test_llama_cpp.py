@@ -7,12 +7,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from replica import command, running
+from real_replica import command, running
 
 from argosy.engines.llama_cpp import LlamaCpp
 from argosy.fleet.config import LlamaCppEngine
 
-CONFIG = LlamaCppEngine(context_tokens=1024, slots=2)
+CONFIG = LlamaCppEngine(context_tokens=512, slots=2)
 CHAT = "/v1/chat/completions"
 
 
@@ -45,19 +45,19 @@ def test_the_same_server_embeds_and_answers(client: httpx.Client) -> None:
 
 
 def test_a_prompt_of_the_whole_context_of_a_slot_is_answered(client: httpx.Client) -> None:
-    answer = client.post(CHAT, json={**said("sea " * 950), "max_tokens": 1})
-    assert answer.json()["usage"]["prompt_tokens"] > 950
+    answer = client.post(CHAT, json={**said("sea " * 460), "max_tokens": 1})
+    assert answer.json()["usage"]["prompt_tokens"] > 460
 
 
 def test_a_prompt_longer_than_the_context_is_a_context_overflow(client: httpx.Client) -> None:
-    answer = client.post(CHAT, json=said("sea " * 1100))
+    answer = client.post(CHAT, json=said("sea " * 600))
     refusal = LlamaCpp().read_refusal(answer.status_code, answer.content)
     assert refusal.kind == "context_overflow"
-    assert "this model's context is 1024 tokens" in refusal.message
+    assert "this model's context is 512 tokens" in refusal.message
 
 
 def test_a_text_too_long_to_embed_is_a_context_overflow(client: httpx.Client) -> None:
-    answer = client.post("/v1/embeddings", json={"input": "sea " * 1100})
+    answer = client.post("/v1/embeddings", json={"input": "sea " * 600})
     refusal = LlamaCpp().read_refusal(answer.status_code, answer.content)
     assert refusal.kind == "context_overflow"
 

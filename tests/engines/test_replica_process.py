@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
-from replica import command, is_gone, running
+from real_replica import command, is_gone, running
 
 from argosy.fleet.config import LlamaCppEngine, SimulatedEngine
 from argosy.fleet.messages import Command

@@ -5,11 +5,12 @@ import json
 import struct
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import openai
 import pytest
-from replica import command, running
+from real_replica import command, running
 
 from argosy.engines.simulated import Simulated
 from argosy.fleet.config import SimulatedEngine
@@ -41,15 +42,15 @@ def client() -> Iterator[httpx.Client]:
         yield client
 
 
-def events(body: str) -> list[dict[str, object]]:
+def events(body: str) -> list[dict[str, Any]]:
     lines = [line.removeprefix("data: ") for line in body.split("\n\n") if line]
     assert lines[-1] == "[DONE]"
     return [json.loads(line) for line in lines[:-1]]
 
 
-def gathered(chunks: list[dict]) -> dict[int, dict[str, object]]:
+def gathered(chunks: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     """Of each choice: what its chunks say together."""
-    choices: dict[int, dict[str, object]] = {}
+    choices: dict[int, dict[str, Any]] = {}
     for part in (choice for chunk in chunks for choice in chunk["choices"]):
         whole = choices.setdefault(part["index"], {"text": "", "arguments": "", "name": None})
         delta = part.get("delta", {})
@@ -61,7 +62,7 @@ def gathered(chunks: list[dict]) -> dict[int, dict[str, object]]:
     return choices
 
 
-def told(body: dict) -> dict[int, dict[str, object]]:
+def told(body: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """The same of an answer in one piece."""
     choices = {}
     for choice in body["choices"]:
@@ -173,9 +174,12 @@ def test_a_wrong_request_is_refused_in_openais_shape(
 
 def test_openais_own_client_reads_a_stream(client: httpx.Client) -> None:
     whole = client.post(CHAT, json=ASKED).json()["choices"][0]["message"]["content"]
-    with openai.OpenAI(base_url=f"{client.base_url}v1", api_key="none") as sdk:
-        with sdk.chat.completions.stream(**ASKED) as stream:
-            assert stream.get_final_completion().choices[0].message.content == whole
+    url = str(client.base_url.join("/v1"))
+    with (
+        openai.OpenAI(base_url=url, api_key="none") as sdk,
+        sdk.chat.completions.stream(**ASKED) as stream,
+    ):
+        assert stream.get_final_completion().choices[0].message.content == whole
 
 
 def test_tokens_never_come_before_they_are_due() -> None:

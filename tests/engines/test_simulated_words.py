@@ -54,10 +54,10 @@ def test_a_forced_shape_continued_from_any_character_gives_the_rest(
     prompt: str, data: st.DataObject
 ) -> None:
     schema = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
-    asked = {"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}}
-    whole = chat(prompt, **asked).choices[0].text
+    wanted = {"type": "json_schema", "json_schema": {"schema": schema}}
+    whole = chat(prompt, response_format=wanted).choices[0].text
     at = data.draw(st.integers(0, len(whole)))
-    assert chat(prompt, whole[:at], **asked).choices[0].text == whole[at:]
+    assert chat(prompt, whole[:at], response_format=wanted).choices[0].text == whole[at:]
     assert json.loads(whole) == {"name": "word"}
 
 

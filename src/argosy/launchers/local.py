@@ -149,22 +149,23 @@ async def _spawn(
 ) -> tuple[asyncio.subprocess.Process, Lifeline, FirstLine]:
     stdin_theirs, stdin_ours = os.pipe()  # closed by exec in every other child
     stdout_ours, stdout_theirs = os.pipe()
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command.argv,
-            env={**os.environ, **command.env},
-            stdin=stdin_theirs,
-            stdout=stdout_theirs,
-            stderr=stderr,
-            start_new_session=True,  # Ctrl-C in the terminal reaches us alone
-        )
-    except OSError as error:
-        os.close(stdin_ours)
-        os.close(stdout_ours)
-        raise ReplicaEndedError(f"{name}: {command.argv[0]} cannot be run: {error}") from error
-    finally:
-        os.close(stdin_theirs)
-        os.close(stdout_theirs)
+    with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+        theirs.callback(os.close, stdin_theirs)
+        theirs.callback(os.close, stdout_theirs)
+        ours.callback(os.close, stdin_ours)  # unless all goes well: an abandoned child ends
+        ours.callback(os.close, stdout_ours)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command.argv,
+                env={**os.environ, **command.env},
+                stdin=stdin_theirs,
+                stdout=stdout_theirs,
+                stderr=stderr,
+                start_new_session=True,  # Ctrl-C in the terminal reaches us alone
+            )
+        except OSError as error:
+            raise ReplicaEndedError(f"{name}: {command.argv[0]} cannot be run: {error}") from error
+        ours.pop_all()
     return process, Lifeline(stdin_ours), FirstLine(stdout_ours)
 
 
