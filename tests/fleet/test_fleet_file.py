@@ -6,6 +6,8 @@ import pytest
 
 from argosy.fleet import load
 from argosy.fleet.config import Fleet
+from argosy.fleet.document import TEXT_CHARS_MAX, Problem
+from argosy.fleet.rules import is_loopback
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 
@@ -27,7 +29,7 @@ tenants:
 """
 
 
-def problems(text: str) -> tuple[load.Problem, ...]:
+def problems(text: str) -> tuple[Problem, ...]:
     with pytest.raises(load.FleetFileError) as refused:
         load.parse(text, source="fleet.yaml")
     return refused.value.problems
@@ -38,7 +40,7 @@ def altered(old: str, new: str) -> str:
     return VALID.replace(old, new, 1)
 
 
-def only(text: str) -> load.Problem:
+def only(text: str) -> Problem:
     found = problems(text)
     assert len(found) == 1, found
     return found[0]
@@ -114,7 +116,7 @@ def test_an_unknown_field_names_the_nearest_and_all_that_are_valid():
         ("fleet: a\nb: \x00\n", 2, "U+0000"),
         ("fleet: &a [*a]\n", 1, "alias"),
         ("[" * 3000, None, "deeper"),
-        ("#" * (load.TEXT_CHARS_MAX + 1), None, "characters"),
+        ("#" * (TEXT_CHARS_MAX + 1), None, "characters"),
     ],
 )
 def test_text_that_is_no_fleet_is_one_clear_problem(text, line, told):
@@ -214,6 +216,39 @@ def test_a_name_has_only_the_characters_of_a_name(value):
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "fleet: small",
+            "fleet: my fleet",
+            'fleet = "my fleet" does not fit. '
+            "A name: letters, digits and . _ : / - after a first letter or digit.",
+        ),
+        (
+            "model: tiny, pool: here",
+            "model: ti ny, pool: here",
+            'deployments[0].model = "ti ny" does not fit. '
+            "A name: letters, digits and . _ : / - after a first letter or digit.",
+        ),
+        (
+            '"http://127.0.0.1:8001/v1"',
+            "127.0.0.1",
+            'pools[1].launcher.url = "127.0.0.1" does not fit. '
+            "Where the API is, e.g. http://127.0.0.1:8001/v1",
+        ),
+        (
+            "name: tiny\n",
+            "name: tiny\n    sha256: abc\n",
+            'models[0].sha256 = "abc" does not fit. '
+            "The weights' SHA-256 in 64 lower-case hexadecimal digits.",
+        ),
+    ],
+)
+def test_a_value_that_fails_a_pattern_is_told_in_words_and_not_as_a_regex(old, new, message):
+    assert only(altered(old, new)).message == message
+
+
+@pytest.mark.parametrize(
     ("old", "new", "path", "told"),
     [
         ("name: there", "name: here", "pools[1]", 'second "here"'),
@@ -275,7 +310,7 @@ def test_one_body_may_not_be_larger_than_all_bodies_together():
     [("LOCALHOST", True), ("::1", True), ("127.0.0.1", True), ("", False), ("::", False)],
 )
 def test_loopback_is_what_only_this_machine_reaches(host, loopback):
-    assert load.is_loopback(host) is loopback
+    assert is_loopback(host) is loopback
 
 
 def test_a_message_stays_on_one_printable_line_whatever_the_file_holds():

@@ -1,7 +1,7 @@
 """What an operator writes in `fleet.yaml`, as Structs; the defaults live here and nowhere else.
 
 Structure and single values are checked by these types; what relates two places of the file
-(a pool that a deployment names, a bind address without keys) is checked in `load.py`.
+(a pool that a deployment names, a bind address without keys) is checked in `rules.py`.
 """
 
 from typing import Annotated, Literal
