@@ -3,6 +3,7 @@
 Whatever a test leaves running is killed when it ends.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -51,3 +52,14 @@ def openai_client(fleet: FleetProcess) -> Iterator[openai.OpenAI]:
 def anthropic_client(fleet: FleetProcess) -> Iterator[anthropic.Anthropic]:
     with anthropic.Anthropic(base_url=fleet.url, api_key=fleet.key, max_retries=0) as client:
         yield client
+
+
+@pytest.fixture
+def say(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Tells a measured time: to whoever runs pytest with -s, and in a JUnit report."""
+
+    def tell(line: str) -> None:
+        record_property("measured", line)
+        sys.stderr.write(f"{line}\n")
+
+    return tell

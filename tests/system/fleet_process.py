@@ -3,6 +3,7 @@
 Used by every test of this folder; owns the process and whatever it leaves behind.
 """
 
+import contextlib
 import os
 import re
 import signal
@@ -163,9 +164,11 @@ def recorded(state: Path) -> list[psutil.Process]:
     found: list[psutil.Process] = []
     for path in (state / "replicas").glob("*.json"):
         record = msgspec.json.decode(path.read_bytes(), type=_Record)
-        if psutil.pid_exists(record.pid):
-            found.append(psutil.Process(record.pid))
-    return [process for process in found if "argosy.engines" in " ".join(process.cmdline())]
+        with contextlib.suppress(psutil.NoSuchProcess):  # it is gone, or a zombie
+            process = psutil.Process(record.pid)
+            if "argosy.engines" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def kill_recorded(state: Path) -> None:

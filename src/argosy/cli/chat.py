@@ -63,7 +63,7 @@ def chat(
     Examples:
         argosy chat
 
-        argosy chat "What is the capital of France?"
+        argosy chat "Name the capital of France."
 
     """
     import httpx
@@ -98,7 +98,16 @@ def _converse(talk: "_Talk", system: str | None) -> None:
             case "/new":
                 talk.begin(system)
             case question:
-                talk.ask(question)
+                _ask_on(talk, question)
+
+
+def _ask_on(talk: "_Talk", question: str) -> None:
+    """A refused question ends a script, not the conversation of someone at a terminal."""
+    try:
+        talk.ask(question)
+    except typer.Exit:
+        if not sys.stdin.isatty():
+            raise
 
 
 def _lines() -> Iterator[str]:
@@ -127,25 +136,29 @@ class _Talk:
         self._said = [{"role": "system", "content": system}] if system else []
 
     def ask(self, question: str) -> None:
-        """Say it, and print the answer as it comes. Exits with 1 when it is refused."""
-        self._said.append({"role": "user", "content": question})
+        """Print the answer as it comes, and remember both. Exits with 1 when it is refused."""
+        asked = [*self._said, {"role": "user", "content": question}]
         answer = ""
         try:
-            for text in self._answer():
+            for text in self._answer(asked):
                 answer += text
                 typer.echo(text, nl=False)
                 sys.stdout.flush()
         except KeyboardInterrupt:
             typer.echo(" [stopped]", nl=False)
-        typer.echo()
-        self._said.append({"role": "assistant", "content": answer})
+        finally:
+            if answer:
+                typer.echo()
+        # A turn of no words would be refused with every later question.
+        if answer:
+            self._said = [*asked, {"role": "assistant", "content": answer}]
 
-    def _answer(self) -> Iterator[str]:
+    def _answer(self, asked: list[dict[str, str]]) -> Iterator[str]:
         import httpx
 
         body = {
             "model": self.model,
-            "messages": self._said,
+            "messages": asked,
             "max_tokens": self._max_tokens,
             "stream": True,
         }

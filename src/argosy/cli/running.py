@@ -8,6 +8,9 @@ import typer
 
 from argosy.fleet.messages import RunFile
 
+# psutil adds the time since boot to a boot time that moves when the clock is set.
+_CREATE_TIME_TOLERANCE_S = 2.0
+
 PortOption = Annotated[
     int | None,
     typer.Option(
@@ -25,9 +28,26 @@ def running_fleet(state: Path, port: int | None) -> RunFile:
     except (OSError, msgspec.DecodeError) as error:
         refuse(f"{state / 'run.json'} cannot be read: {error}")
     if port is None:
+        _check_alive(run, state)
         return run
     head = run.gateway_url.rpartition(":")[0]
     return msgspec.structs.replace(run, gateway_url=f"{head}:{port}")
+
+
+def _check_alive(run: RunFile, state: Path) -> None:
+    """A run that was killed leaves its file behind, and its pid to strangers."""
+    import psutil
+
+    try:
+        created_at_s = psutil.Process(run.pid).create_time()
+        if abs(created_at_s - run.started_at_s) <= _CREATE_TIME_TOLERANCE_S:
+            return
+    except psutil.NoSuchProcess:
+        pass
+    refuse(
+        f"no fleet runs on {state}: its last one (pid {run.pid}) was killed. "
+        "Start one: argosy up, or name its folder: --state DIR"
+    )
 
 
 def refuse(message: str) -> NoReturn:

@@ -1,6 +1,7 @@
 """`argosy status`: replicas, their health and load, as the running fleet sees them now."""
 
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -8,10 +9,12 @@ import typer
 
 from argosy.cli.running import PortOption, refuse, running_fleet
 from argosy.cli.state import StateDir
-from argosy.fleet.messages import FleetStatus, RunFile
+from argosy.cli.tables import fits, plain_console
+from argosy.fleet.messages import FleetStatus, ReplicaState, ReplicaStatus, RunFile
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.table import Table
 
 _WATCH_S = 1.0
 _TIMEOUT_S = 5.0
@@ -37,17 +40,17 @@ def status(
     if as_json:
         _print_json(run, watch=watch)
         return
-    from rich.console import Console
     from rich.live import Live
 
     if not watch:
-        Console().print(_picture(read_status(run)))
+        plain_console().print(_Picture(read_status(run)))
         return
     try:
-        with Live(_picture(read_status(run)), auto_refresh=False) as live:
+        picture = _Picture(read_status(run))
+        with Live(picture, console=plain_console(), auto_refresh=False) as live:
             while True:
                 time.sleep(_WATCH_S)
-                live.update(_picture(read_status(run)), refresh=True)
+                live.update(_Picture(read_status(run)), refresh=True)
     except KeyboardInterrupt:
         return
 
@@ -83,42 +86,70 @@ def _print_json(run: RunFile, *, watch: bool) -> None:
         return
 
 
-def _picture(status: FleetStatus) -> "Group":
-    from rich.console import Group
+class _Picture:
+    """One screen: as many columns as the terminal holds, and every name whole."""
+
+    def __init__(self, status: FleetStatus) -> None:
+        self._status = status
+
+    def __rich_console__(
+        self, console: "Console", options: "ConsoleOptions"
+    ) -> "Iterator[RenderableType]":
+        from rich.text import Text
+
+        status = self._status
+        yield Text(f"fleet {status.fleet} at {status.gateway_url}, up {_duration(status.uptime_s)}")
+        yield Text(
+            f"{status.requests_in_flight} in flight, {status.requests_waiting} waiting, "
+            f"connections: {status.connections}"
+        )
+        yield Text()
+        table = _table(status.replicas, is_wide=True)
+        if not fits(table, console):
+            table = _table(status.replicas, is_wide=False)
+        yield table
+        for row in status.replicas:
+            replica = row.replica
+            if replica.state != "ready" and replica.reason:
+                yield Text(f"{replica.name}: {replica.reason}", style=_style(replica.state))
+        yield Text("tokens/s and TTFT of streams: requests of the last minute", style="dim")
+
+
+def _table(rows: tuple[ReplicaStatus, ...], *, is_wide: bool) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("REPLICA", "STATE", "MODEL", "ENGINE"):
-        table.add_column(heading)
-    for heading in ("IN FLIGHT", "DONE", "TOKENS/S", "TTFT P50", "TTFT P95", "RESTARTS", "PID"):
-        table.add_column(heading, justify="right")
-    reasons: list[Text] = []
-    for row in status.replicas:
+    table.add_column("REPLICA", overflow="fold")
+    table.add_column("STATE", no_wrap=True)
+    if is_wide:
+        table.add_column("MODEL", no_wrap=True)
+        table.add_column("ENGINE", no_wrap=True)
+    for heading in ("IN\nFLIGHT", "\nDONE", "TOKENS\n/S", "TTFT\nP50", "TTFT\nP95", "RE-\nSTARTS"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    if is_wide:
+        table.add_column("PID", justify="right", no_wrap=True)
+    for row in rows:
         replica, load = row.replica, row.load
-        style = _STYLES.get(replica.state, "red")
+        kind = str(replica.engine.__struct_config__.tag)
+        pid = "-" if replica.pid is None else str(replica.pid)
         table.add_row(
             replica.name,
-            Text(replica.state, style=style),
-            replica.model,
-            str(replica.engine.__struct_config__.tag),
+            Text(replica.state, style=_style(replica.state)),
+            *((replica.model, kind) if is_wide else ()),
             str(load.requests_in_flight),
             str(load.requests_finished),
             f"{load.tokens_out_per_s:.1f}",
             _seconds(load.ttft_s_p50),
             _seconds(load.ttft_s_p95),
             str(replica.restarts),
-            "-" if replica.pid is None else str(replica.pid),
+            *((pid,) if is_wide else ()),
         )
-        if replica.state != "ready" and replica.reason:
-            reasons.append(Text(f"{replica.name}: {replica.reason}", style=style))
-    head = Text(
-        f"fleet {status.fleet} at {status.gateway_url}, up {_duration(status.uptime_s)}: "
-        f"{status.requests_in_flight} in flight, {status.requests_waiting} waiting, "
-        f"{status.connections} connections"
-    )
-    foot = Text("tokens/s and TTFT of streams: requests of the last minute", style="dim")
-    return Group(head, Text(), table, *reasons, foot)
+    return table
+
+
+def _style(state: ReplicaState) -> str:
+    return _STYLES.get(state, "red")
 
 
 def _seconds(value: float | None) -> str:
@@ -128,4 +159,6 @@ def _seconds(value: float | None) -> str:
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

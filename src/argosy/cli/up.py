@@ -22,7 +22,7 @@ from argosy.cli.files import FleetFile, read_fleet
 from argosy.cli.state import UP_KEY_NAME, StateDir, now_s, open_state_store
 from argosy.cli.welcome import welcome
 from argosy.fleet.config import EndpointLauncher, Fleet
-from argosy.fleet.messages import ReplicaTable, RunFile
+from argosy.fleet.messages import Replica, ReplicaState, ReplicaTable, RunFile
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine as StoreEngine
@@ -131,8 +131,8 @@ class _Run:
         except OSError as error:
             settings = self._fleet.gateway
             _exit(
-                f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. "
-                "Stop what listens there, or choose another: --port 8001"
+                f"cannot listen on {settings.host}:{settings.port}: {_in_words(error)}. "
+                "Stop what listens there, or take a free port: --port 0"
             )
         self._write_run_file(url)
         supervisor = self._build_supervisor(gateway)
@@ -175,7 +175,8 @@ class _Run:
 
         def publish(table: ReplicaTable) -> None:
             gateway.replace_table(table)
-            progress.show(table)
+            if not self._stop.is_set():  # that replicas end then is no news
+                progress.show(table)
 
         return Supervisor(
             plan_replicas(self._fleet, weights=self._weights, threads=threads_each(self._fleet)),
@@ -244,16 +245,29 @@ class _Progress:
     """Says on stderr what each replica has come to, once per change."""
 
     def __init__(self) -> None:
-        self._said: dict[str, str] = {}
+        self._states: dict[str, ReplicaState] = {}
+        self._failing: set[str] = set()  # those that died and were not ready since
 
     def show(self, table: ReplicaTable) -> None:
-        """One line for each replica whose state is new, or that is dead for a new reason."""
+        """One line for each replica whose state is new; a first death with all of its reason."""
         for replica in table.replicas:
-            reason = f"  ({replica.reason})" if replica.state in ("suspect", "dead") else ""
-            line = f"{replica.state}{reason}"
-            if self._said.get(replica.name) != line:
-                self._said[replica.name] = line
-                _say(f"{replica.name}  {line}")
+            if self._states.get(replica.name) != replica.state:
+                self._states[replica.name] = replica.state
+                _say(f"{replica.name}  {replica.state}{self._why(replica)}")
+
+    def _why(self, replica: Replica) -> str:
+        match replica.state:
+            case "ready":
+                self._failing.discard(replica.name)
+            case "suspect":
+                return f"  ({replica.reason})"
+            case "dead":
+                is_again = replica.name in self._failing
+                self._failing.add(replica.name)
+                # Its last line says when it is tried again; what it said before was said once.
+                reason = replica.reason.splitlines()[-1] if is_again else replica.reason
+                return f"  ({'again; ' if is_again else ''}{reason})"
+        return ""
 
 
 def threads_each(fleet: Fleet) -> dict[str, int]:
@@ -289,6 +303,11 @@ async def _refresh_forever(ring: "KeyRing") -> None:
         await asyncio.sleep(_KEYS_REFRESH_S)
         with contextlib.suppress(StoreError):  # the keys known so far go on; usage tells of trouble
             await asyncio.to_thread(ring.refresh)
+
+
+def _in_words(error: OSError) -> str:
+    """The system's own words: event loops add theirs."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _say(line: str) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from argosy.fleet.config import Fleet
 
-_QUESTION = "What is the capital of France?"
+# Asked "What is the capital of France?" the embedded model, sampled as its authors recommend,
+# answers in French prose one time in four; asked like this it said Paris 120 times of 120.
+_QUESTION = "Name the capital of France."
 
 
 def welcome(fleet: Fleet, *, url: str, secret: str) -> str:

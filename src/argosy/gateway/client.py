@@ -6,6 +6,7 @@ is cancelled (as nginx and Go do; a half-closed socket cannot be told from one t
 """
 
 import asyncio
+import logging
 import secrets
 from collections import deque
 from typing import Protocol
@@ -16,7 +17,9 @@ from argosy.fleet.config import Gateway as Settings
 from argosy.fleet.messages import Refusal, RefusalKind
 from argosy.gateway.http import CONTINUE, Request
 
-_HEAD_BYTES_MAX = 64 * 1024
+log = logging.getLogger(__name__)
+
+_HEAD_BYTES_MAX = 64 * 1024  # of the head, and of the trailers
 _PIPELINED_MAX = 32  # whole requests that wait on one connection
 _LINGER_S = 1.0  # to let a refused client read why, while it still sends
 _WRITE_BUFFER_HIGH = 256 * 1024
@@ -64,6 +67,10 @@ class Floor(Protocol):
         """Answer with an error in the client's API, and count it."""
         ...
 
+    def left(self, request: Request) -> None:
+        """Its client left before its turn came: count it."""
+        ...
+
 
 class ClientConnection(asyncio.Protocol):
     """One client."""
@@ -74,12 +81,12 @@ class ClientConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
-        self._waiting: deque[Request] = deque()
+        self._waiting: deque[tuple[Request, Refusal | None]] = deque()  # in their order
         self._exchange: Exchange | None = None
         self._is_serving = False
         self._serving_bytes = 0  # of the request that is being answered
-        self._is_closing = False  # what still comes is thrown away
-        self._stalled_until_s = float("inf")  # set while the client reads nothing
+        self._is_deaf = False  # what still comes is thrown away
+        self._stalled_until_s: float | None = None  # set while the client does not read
         self._begin_head()
 
     # What the transport says.
@@ -90,33 +97,51 @@ class ClientConnection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=_WRITE_BUFFER_HIGH)
         self._deadline_s = self._loop.time() + self._floor.settings.head_timeout_s
         if not self._floor.opened(self):
-            self._is_closing = True
             message = f"{self._floor.settings.connections_max} connections are open; try later."
             self._reject(Refusal(kind="no_replica", message=message, retry_after_s=1.0))
+            self._serve_next()
 
     def data_received(self, data: bytes) -> None:
-        if self._is_closing:
+        if self._is_deaf:
             return
         if not self._has_head:
-            self._head_bytes += len(data)
+            self._unread_bytes += len(data)
         self._feed(data)
-        if not self._has_head and self._head_bytes > _HEAD_BYTES_MAX:
-            message = f"The request's head is over {_HEAD_BYTES_MAX} bytes."
-            self._reject_kind("head_too_large", message)
-        if not self._is_closing:
-            self._serve_next()
+        if not self._has_head:
+            self._check_head_bytes(self._unread_bytes)
+        self._serve_next()
 
     def _feed(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            # An offer that may be declined by ignoring it: the request has been read as usual.
-            self._parser = httptools.HttpRequestParser(self)
-            if (rest := data[upgrade.args[0] :]) and not self._is_closing:
-                self._feed(rest)
+            self._decline_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserCallbackError:  # a bug of ours must not be called the client's
+            log.exception("reading a request")
+            self._reject_kind("internal", "The gateway failed on this request.")
         except httptools.HttpParserError as error:
-            if not self._is_closing:
-                self._reject_kind("bad_request", f"This is not valid HTTP/1.1: {error}.")
+            self._reject_kind("bad_request", f"This is not valid HTTP/1.1: {error}.")
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Ignore the offer and read on.
+
+        The parser takes what follows the head for another protocol, so a new one is told, by a
+        head of our own, how the body ends.
+        """
+        if self._is_deaf:
+            return
+        self._parser = httptools.HttpRequestParser(self)
+        if self._request is not None:
+            self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % self._framing())
+        if rest:
+            self._feed(rest)
+
+    def _framing(self) -> bytes:
+        """The header that says how the body ends; empty where there is no body."""
+        for name in (b"content-length", b"transfer-encoding"):
+            if value := self._headers.get(name):
+                return b"%b: %b\r\n" % (name, value)
+        return b""
 
     def eof_received(self) -> bool:
         """The client closed its side: whatever is being answered has lost its reader."""
@@ -124,12 +149,7 @@ class ClientConnection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._is_closing = True
         self._leave(str(exc) if exc else "the client closed the connection")
-        self._drop_body()
-        for request in self._waiting:
-            self._floor.body_bytes_pending -= len(request.body)
-        self._waiting.clear()
         self._floor.closed(self)
         self._transport = None
 
@@ -140,9 +160,10 @@ class ClientConnection(asyncio.Protocol):
             self._exchange.pause()
 
     def resume_writing(self) -> None:
-        self._stalled_until_s = float("inf")
+        self._stalled_until_s = None
         if self._exchange is not None:
             self._exchange.resume()
+        self._loop.call_soon(self._serve_next)
 
     # What the parser says.
 
@@ -153,19 +174,31 @@ class ClientConnection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.lower()] = value
+        self._header_bytes += len(name) + len(value) + 4  # ": " and the line's end
+        if not self._has_head:
+            self._headers[name.lower()] = value
+        elif not self._is_deaf:
+            self._check_head_bytes(self._header_bytes)  # a trailer: read, not kept
 
     def on_headers_complete(self) -> None:
-        self._has_head = True
         request = self._request
-        assert request is not None
+        if request is None or self._is_deaf or self._has_head:
+            return
+        self._has_head = True
         request.method = self._parser.get_method().decode("latin-1")
         request.path = self._url.partition(b"?")[0].decode("latin-1")
         request.headers = self._headers
         request.is_http_10 = self._parser.get_http_version() == "1.0"
         request.keep_alive = self._parser.should_keep_alive()
         self._deadline_s = self._loop.time() + self._floor.settings.body_timeout_s
-        self._check_head(request)
+        self._check_head_bytes(self._header_bytes + len(self._url))
+        if not self._is_deaf:
+            self._check_head(request)
+
+    def _check_head_bytes(self, count: int) -> None:
+        if count > _HEAD_BYTES_MAX:
+            message = f"The request's head is over {_HEAD_BYTES_MAX} bytes."
+            self._reject_kind("head_too_large", message)
 
     def _check_head(self, request: Request) -> None:
         limit = self._floor.settings.body_bytes_max
@@ -178,7 +211,7 @@ class ClientConnection(asyncio.Protocol):
             self.write(CONTINUE)
 
     def on_body(self, body: bytes) -> None:
-        if self._is_closing:
+        if self._is_deaf:
             return
         self._body_bytes += len(body)
         limit = self._floor.settings.body_bytes_max
@@ -188,27 +221,26 @@ class ClientConnection(asyncio.Protocol):
         if self._refusal is not None:
             return  # it will be refused: read, not kept
         self._floor.body_bytes_pending += len(body)
-        self._body.append(body)
+        self._body += body
         if self._floor.body_bytes_pending > self._floor.settings.body_bytes_pending_max:
             message = "The requests of all clients together are too large just now; try later."
             self._drop_body()
             self._refusal = Refusal(kind="no_replica", message=message, retry_after_s=1.0)
 
     def on_message_complete(self) -> None:
-        request, self._request = self._request, None
-        if request is None or self._is_closing:
+        request, refusal = self._request, self._refusal
+        if request is None or self._is_deaf:
             return
-        request.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._body = []
+        if self._parser.should_upgrade() and self._framing():
+            return  # its body is still to come: see `_decline_upgrade`
         if len(self._waiting) >= _PIPELINED_MAX:
             message = f"More than {_PIPELINED_MAX} requests wait on this connection."
-            self._floor.body_bytes_pending -= len(request.body)
             self._reject_kind("rate_limited", message)
             return
-        if self._refusal is not None:
-            request.body = b""
-        self._waiting.append(request)
-        self._refusals.append(self._refusal)
+        request.body = bytes(self._body)
+        self._body = bytearray()
+        self._request = None
+        self._waiting.append((request, refusal))
 
     # What the exchange asks.
 
@@ -223,18 +255,24 @@ class ClientConnection(asyncio.Protocol):
         self._is_serving = False
         self._floor.body_bytes_pending -= self._serving_bytes
         self._serving_bytes = 0
-        if not keep_alive or self._is_closing:
+        if not keep_alive:
             self.close()
             return
-        settings = self._floor.settings
-        wait_s = settings.idle_timeout_s if self._request is None else settings.head_timeout_s
-        self._deadline_s = self._loop.time() + wait_s
+        self._deadline_s = self._loop.time() + self._patience_s()
         if self._waiting:
             self._loop.call_soon(self._serve_next)
 
+    def _patience_s(self) -> float:
+        """How long the client has now, for what it has not sent yet."""
+        settings = self._floor.settings
+        if self._request is None:
+            return settings.idle_timeout_s
+        return settings.body_timeout_s if self._has_head else settings.head_timeout_s
+
     def close(self) -> None:
         """Close after what is written has been read."""
-        self._is_closing = True
+        self._is_deaf = True
+        self._deadline_s = self._loop.time() + self._floor.settings.stalled_client_timeout_s
         if self._transport is not None:
             self._transport.close()
 
@@ -247,17 +285,18 @@ class ClientConnection(asyncio.Protocol):
         """Called every second or so: end what took too long."""
         if self._transport is None:
             return
-        if now_s >= self._stalled_until_s:
+        if self._stalled_until_s is not None and now_s >= self._stalled_until_s:
             self._transport.abort()
         elif not self._is_serving and now_s >= self._deadline_s:
             self._expire(self._transport)
 
     def _expire(self, transport: asyncio.Transport) -> None:
-        if self._is_closing or self._request is None:
+        if self._is_deaf or self._request is None:
             transport.abort()
             return
         what = "body" if self._has_head else "head"
         self._reject_kind("slow_request", f"The request's {what} did not arrive in time.")
+        self._serve_next()
 
     # Its own steps.
 
@@ -265,61 +304,79 @@ class ClientConnection(asyncio.Protocol):
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._has_head = False
-        self._head_bytes = 0
-        self._body: list[bytes] = []
+        self._unread_bytes = 0  # received in a head that is not whole yet
+        self._header_bytes = 0
+        self._body = bytearray()
         self._body_bytes = 0
         self._request: Request | None = None
         self._refusal: Refusal | None = None
-        self._refusals: deque[Refusal | None] = deque()
 
     def _begin_request(self) -> None:
         if self._request is not None:
             return
-        refusals = self._refusals
         self._begin_head()
-        self._refusals = refusals
         now_s = self._loop.time()
-        self._request = Request(id=f"req_{secrets.token_hex(12)}", received_s=now_s)
+        self._request = _new_request(now_s)
         self._deadline_s = now_s + self._floor.settings.head_timeout_s
 
     def _serve_next(self) -> None:
-        while self._waiting and not self._is_serving and not self._is_closing:
-            request, refusal = self._waiting.popleft(), self._refusals.popleft()
+        while self._waiting and not self._is_serving and self._stalled_until_s is None:
+            if self._transport is None or self._transport.is_closing():
+                return
+            request, refusal = self._waiting.popleft()
             self._serving_bytes = len(request.body)
             self._is_serving = True
-            if refusal is not None:
-                self._floor.refuse(self, request, refusal)
-                self.finish(keep_alive=request.keep_alive)
-                continue
-            exchange = self._floor.serve(self, request)
-            if self._is_serving:
+            if refusal is None:
+                exchange = self._floor.serve(self, request)
+                if not self._is_serving:
+                    continue
                 self._exchange = exchange
-                if exchange is None:
-                    self.finish(keep_alive=request.keep_alive)
+                if exchange is not None:
+                    return
+            else:
+                self._floor.refuse(self, request, refusal)
+            self._end(request)
+
+    def _end(self, request: Request) -> None:
+        """A request has been answered at once."""
+        if not self._is_deaf or self._waiting:
+            self.finish(keep_alive=request.keep_alive)
+            return
+        # The last answer of a client that may still be sending: closing now could reset the
+        # connection before it has read why.
+        self._is_serving = False
+        self._deadline_s = self._loop.time() + _LINGER_S
+        if self._transport is not None and self._transport.can_write_eof():
+            self._transport.write_eof()
 
     def _leave(self, reason: str) -> None:
+        self._is_deaf = True
+        self._drop_body()
+        waiting, self._waiting = self._waiting, deque()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.cancel(reason)
+        for request, _ in waiting:
+            self._floor.body_bytes_pending -= len(request.body)
+            self._floor.left(request)
 
     def _drop_body(self) -> None:
-        self._floor.body_bytes_pending -= sum(map(len, self._body))
-        self._body = []
+        self._floor.body_bytes_pending -= len(self._body)
+        self._body = bytearray()
 
     def _reject_kind(self, kind: RefusalKind, message: str) -> None:
         self._reject(Refusal(kind=kind, message=message))
 
     def _reject(self, refusal: Refusal) -> None:
-        """Answer and close, though the client may still be sending."""
+        """Read no more; this is the last answer, after those to the requests before."""
+        if self._is_deaf:
+            return
+        self._is_deaf = True
         self._drop_body()
-        self._is_closing = True
-        self._deadline_s = self._loop.time() + _LINGER_S
-        if self._is_serving:
-            return  # the answer before it goes first; the connection closes after that
-        request = self._request or Request(
-            id=f"req_{secrets.token_hex(12)}", received_s=self._loop.time()
-        )
+        request = self._request or _new_request(self._loop.time())
         request.keep_alive = False
-        self._floor.refuse(self, request, refusal)
-        if self._transport is not None and self._transport.can_write_eof():
-            self._transport.write_eof()
+        self._waiting.append((request, refusal))
+
+
+def _new_request(received_s: float) -> Request:
+    return Request(id=f"req_{secrets.token_hex(12)}", received_s=received_s)

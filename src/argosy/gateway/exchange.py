@@ -41,6 +41,7 @@ from argosy.gateway.upstream import UpstreamCall
 log = logging.getLogger(__name__)
 
 _SAMPLED = frozenset({"/v1/chat/completions", "/v1/completions"})
+_MOVES_MAX = 2
 _WHOLE_BYTES_MAX = 256 * 2**20
 _RETRIED: frozenset[RefusalKind] = frozenset({"no_replica", "upstream_failed", "rate_limited"})
 
@@ -118,6 +119,7 @@ class Exchange:
         self._ask: Ask | None = None
         self._attempt: _Attempt | None = None
         self._attempts = 0
+        self._moves = 0  # attempts given up because the replica was suspect
         self._tried: frozenset[str] = frozenset()
         self._meter = Meter()
 
@@ -160,11 +162,19 @@ class Exchange:
         if replica is not None:
             self._send(replica, self._ask)
 
-    def move(self, reason: str) -> None:
-        """Take an attempt without a first byte to another replica."""
-        if self._attempt is not None and not self.has_begun and not self.is_over:
-            self._attempt.close(is_whole=False)
-            self.attempt_failed(Refusal(kind="upstream_failed", message=reason))
+    def move(self) -> None:
+        """Take an attempt without a first byte to another replica.
+
+        A move is no failure: on a busy machine a replica that is merely slow may miss a probe,
+        and a request must not run out of attempts by that. But it gives up its place, so it is
+        moved a few times at most.
+        """
+        if self._attempt is None or self.has_begun or self.is_over or self._moves >= _MOVES_MAX:
+            return
+        self._moves += 1
+        self._attempt.close(is_whole=False)
+        self._floor.attempt_failed(self, "suspect")
+        self._try_again()
 
     def expire(self, now_s: float) -> None:
         """The deadline has passed."""
@@ -199,6 +209,8 @@ class Exchange:
         """Bytes of a stream, the head before the first."""
         if not self.has_begun:
             self.has_begun = True
+            if self.request.is_http_10:
+                self.request.keep_alive = False  # its end is the connection's
             name = self.replica.name if self.replica else ""
             data = stream_head(self.request, replica=name) + self._framed(data)
         else:
@@ -220,8 +232,6 @@ class Exchange:
         """The stream has ended as it should."""
         if not self.request.is_http_10:
             self._client.write(LAST_CHUNK)
-        else:
-            self.request.keep_alive = False
         self._settle("finished", status=200, reason="")
 
     def finish_whole(self, body: bytes) -> None:
@@ -249,7 +259,11 @@ class Exchange:
     def _send(self, replica: LiveReplica, ask: Ask) -> None:
         self.replica = replica
         self._attempts += 1
-        prepared = self._surface.prepare(ask, replica.abilities)
+        try:
+            prepared = self._surface.prepare(ask, replica.abilities)
+        except RefusedError as error:
+            self.refuse(error.refusal)
+            return
         fields = replica.adapt(prepared.fields, ask.model)
         if prepared.path in _SAMPLED:
             fields = {**self._floor.catalog[ask.model].sampling, **fields}
@@ -262,22 +276,32 @@ class Exchange:
         attempt.call.begin()
 
     def _retry(self, refusal: Refusal) -> None:
+        if self._attempts - self._moves >= self._floor.attempts_max:
+            self._attempt = None
+            name = self.replica.name if self.replica else "none"
+            tries = f" ({self._attempts} attempts, the last on {name})"
+            self.refuse(msgspec.structs.replace(refusal, message=refusal.message + tries))
+        else:
+            self._try_again()
+
+    def _try_again(self) -> None:
         self._attempt = None
         if self.replica is not None:
             self._tried |= {self.replica.name}
-        if self._attempts >= self._floor.attempts_max:
-            tries = f" (tried {self._attempts} times)"
-            self.refuse(msgspec.structs.replace(refusal, message=refusal.message + tries))
-            return
-        self._floor.retry_later(self, self._attempts)
+        self._floor.retry_later(self, self._attempts - self._moves)
 
     def _break(self, refusal: Refusal) -> None:
-        """End a stream that has begun with the API's error event, never as a success."""
-        if self._attempt is not None:
+        """End a stream that has begun with the API's error event, never as a success.
+
+        Its body is whole, so the connection stays: nobody was told that it would be closed, and
+        a client that reuses it meanwhile would lose a request.
+        """
+        if self._attempt is None:
+            self.request.keep_alive = False  # its body cannot be ended
+        else:
             self._client.write(self._framed(self._attempt.answer.error(refusal)))
             if not self.request.is_http_10:
                 self._client.write(LAST_CHUNK)
-        self.request.keep_alive = False
         self._settle("failed", status=200, reason=refusal.message)
 
     def _framed(self, data: bytes) -> bytes:

@@ -47,8 +47,12 @@ def whole_response(
     content_type: str = JSON,
     extra: tuple[tuple[str, str], ...] = (),
 ) -> bytes:
-    """A response with its length; `connection: close` where the connection ends with it."""
-    return _head(status, content_type, request, (("content-length", str(len(body))), *extra)) + body
+    """A response with its length; `connection: close` where the connection ends with it.
+
+    The answer to a HEAD is the head alone.
+    """
+    head = _head(status, content_type, request, (("content-length", str(len(body))), *extra))
+    return head if request.method == "HEAD" else head + body
 
 
 def retry_after(refusal: Refusal) -> tuple[tuple[str, str], ...]:

@@ -71,13 +71,7 @@ class Pages:
         return refusal
 
     def answer(self, request: Request) -> bytes:
-        """The response; its head alone for HEAD."""
-        response = self._answer(request)
-        if request.method == "HEAD":
-            return response[: response.index(b"\r\n\r\n") + 4]
-        return response
-
-    def _answer(self, request: Request) -> bytes:
+        """The response."""
         floor = self._floor
         match request.path:
             case "/health":

@@ -16,7 +16,15 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from argosy.fleet.config import Fleet
-from argosy.fleet.messages import FleetStatus, Key, Refusal, ReplicaStatus, ReplicaTable, Usage
+from argosy.fleet.messages import (
+    FleetStatus,
+    Key,
+    Outcome,
+    Refusal,
+    ReplicaStatus,
+    ReplicaTable,
+    Usage,
+)
 from argosy.gateway.catalog import catalog_of
 from argosy.gateway.client import ClientConnection
 from argosy.gateway.exchange import Exchange
@@ -166,7 +174,7 @@ class Gateway:
         for exchange in tuple(self._exchanges):
             on = exchange.replica
             if on is not None and on.state == "suspect" and on.model in ready:
-                exchange.move(f"{on.name} does not answer probes")
+                exchange.move()
 
     # From a connection.
 
@@ -244,20 +252,30 @@ class Gateway:
         status, body = self.dialect(request).refusal(refusal, request=request.id)
         extra = retry_after(refusal)
         connection.write(whole_response(status, body, request=request, extra=extra))
-        spoken = self._surfaces.get(request.path)
-        if spoken is None:
+        if request.path not in self._surfaces:
             self.metrics.http_rejected.labels(refusal.kind).inc()
             return
+        self._record_unserved(request, "refused", status, refusal.message)
+
+    def left(self, request: Request) -> None:
+        """The client left before this request's turn came."""
+        if request.path in self._surfaces:
+            self._record_unserved(request, "cancelled", 0, "the client left before its turn")
+
+    def _record_unserved(
+        self, request: Request, outcome: Outcome, status: int, reason: str
+    ) -> None:
+        key = request.key
         usage = Usage(
             request=request.id,
             at_s=self.wiring.unix_time_s(),
-            tenant=request.key.tenant if request.key else None,
-            key=request.key.id if request.key else None,
-            tier=request.key.tier if request.key else None,
-            surface=spoken[0].name,
-            outcome="refused",
+            tenant=key.tenant if key else None,
+            key=key.id if key else None,
+            tier=key.tier if key else None,
+            surface=self._surfaces[request.path][0].name,
+            outcome=outcome,
             status=status,
-            reason=refusal.message[:500],
+            reason=reason[:500],
             duration_s=self.now_s() - request.received_s,
         )
         self.metrics.count(usage)

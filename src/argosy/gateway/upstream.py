@@ -6,11 +6,14 @@ replica had closed it) is sent again once on a fresh one.
 """
 
 import asyncio
+import logging
 import ssl
 from typing import Protocol
 from urllib.parse import urlsplit
 
 import httptools
+
+log = logging.getLogger(__name__)
 
 _IDLE_S_MAX = 4.0  # llama.cpp closes after 5 s of idling and does not warn
 _IDLE_KEPT = 256  # connections kept per replica
@@ -194,10 +197,9 @@ class ReplicaLink:
             self._idle.remove(connection)
 
     def close(self) -> None:
-        """Close what is idle; what is busy closes when its answer is whole."""
+        """Close what nobody listens to; what is busy closes when its answer is whole."""
         self.is_closed = True
-        for connection in tuple(self._idle):
-            connection.abort()
+        self.sweep(float("inf"))
         self._idle.clear()
 
     def sweep(self, now_s: float) -> None:
@@ -221,6 +223,8 @@ class _Connection(asyncio.Protocol):
         self._was_used = False
         self._has_answered = False  # a byte of this answer has come
         self._ends_with_connection = False
+        self._has_head = False
+        self._head_bytes = 0
         self._quiet_since_s = 0.0
         self._idle_s_max = _IDLE_S_MAX
 
@@ -280,11 +284,19 @@ class _Connection(asyncio.Protocol):
             self.abort()  # an answer that nobody asked for
             return
         self._has_answered = True
+        if not self._has_head:
+            self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError:  # a bug of ours: this answer alone is lost
+            log.exception("reading a replica's answer")
+            self._fail("its answer could not be read")
         except httptools.HttpParserError as error:
-            self._lose(f"not HTTP: {error}")
-            self.abort()
+            self._fail(f"not HTTP: {error}")
+        except httptools.HttpParserUpgrade:
+            self._fail("it switched to another protocol")
+        if not self._has_head and self._head_bytes > _HEAD_BYTES_MAX:
+            self._fail(f"a head of over {_HEAD_BYTES_MAX} bytes")
 
     def eof_received(self) -> None:
         """The transport closes itself after this."""
@@ -296,6 +308,10 @@ class _Connection(asyncio.Protocol):
         elif self._is_busy:
             self._lose(str(exc) if exc else "the replica closed the connection")
         self._transport = None
+
+    def _fail(self, reason: str) -> None:
+        self._lose(reason)
+        self.abort()
 
     def _lose(self, reason: str) -> None:
         call, self._call = self._call, None
@@ -314,8 +330,12 @@ class _Connection(asyncio.Protocol):
     # What the parser says.
 
     def on_message_begin(self) -> None:
+        if not self._is_busy:
+            self.abort()  # a second answer to one request
         self._headers = {}
         self._ends_with_connection = False
+        self._has_head = False
+        self._head_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.lower()] = value
@@ -326,6 +346,7 @@ class _Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status < 200:
             return
+        self._has_head = True
         headers = self._headers
         has_length = b"content-length" in headers or b"transfer-encoding" in headers
         self._ends_with_connection = not has_length

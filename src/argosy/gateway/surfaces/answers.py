@@ -7,7 +7,13 @@ replica that speaks the same): it looks into an event only as far as metering ne
 import msgspec
 
 from argosy.fleet.messages import Refusal
-from argosy.gateway.surfaces.chat_upstream import ChatReader, UpstreamUsage, upstream_failed
+from argosy.gateway.surfaces.chat_upstream import (
+    NO_ERROR,
+    ChatReader,
+    UpstreamUsage,
+    check_error,
+    upstream_failed,
+)
 from argosy.gateway.surfaces.events import (
     Event,
     Finish,
@@ -37,11 +43,12 @@ class _Choice(msgspec.Struct):
 class _Event(msgspec.Struct):
     choices: list[_Choice] = []
     usage: UpstreamUsage | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = NO_ERROR
 
 
 class _Whole(msgspec.Struct):
     usage: UpstreamUsage | None = None
+    error: msgspec.Raw = NO_ERROR
 
 
 _event_decoder = msgspec.json.Decoder(_Event)
@@ -57,7 +64,6 @@ class PassThrough:
     def __init__(self, *, usage_event: bool) -> None:
         self.meter = Meter()
         self._usage_event = usage_event
-        self._choices = 1
         self._finished = 0
 
     def event(self, data: bytes) -> bytes:
@@ -68,16 +74,14 @@ class PassThrough:
             event = _event_decoder.decode(data)
         except _NOT_JSON as error:
             raise upstream_failed(f"The replica sent what is not an event: {error}.") from None
-        if event.error is not None:
-            said = bytes(event.error)[:500].decode(errors="replace")
-            raise upstream_failed(f"The replica failed: {said}")
+        check_error(event.error)
         for choice in event.choices:
             self._count(choice)
         if event.usage is not None:
             _settle(self.meter, event.usage.tokens())
             if not event.choices and not self._usage_event:
                 return b""
-        return b"data: " + data + b"\n\n"
+        return b"data: " + data.replace(b"\n", b" ") + b"\n\n"  # a line end in JSON is a space
 
     def _count(self, choice: _Choice) -> None:
         delta = choice.delta
@@ -98,11 +102,12 @@ class PassThrough:
     def whole(self, body: bytes) -> bytes:
         """The body as it came; its usage is metered."""
         try:
-            usage = _whole_decoder.decode(body).usage
+            said = _whole_decoder.decode(body)
         except _NOT_JSON as error:
             raise upstream_failed(f"The replica sent what is not an answer: {error}.") from None
-        if usage is not None:
-            _settle(self.meter, usage.tokens())
+        check_error(said.error)
+        if said.usage is not None:
+            _settle(self.meter, said.usage.tokens())
         return body
 
     def error(self, refusal: Refusal) -> bytes:

@@ -113,6 +113,7 @@ class _ChatRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 _decoder = msgspec.json.Decoder(_ChatRequest)
 _fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_turns_decoder = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _NOT_SERVED = ("audio", "prediction", "functions", "function_call", "web_search_options",
                "moderation")  # fmt: skip
 _NOT_PASSED = frozenset(
@@ -256,10 +257,11 @@ def _upstream_fields(request: _ChatRequest, served: Served, body: bytes) -> dict
 
 
 def _developer_as_system(messages: msgspec.Raw) -> msgspec.Raw:
-    turns: list[dict[str, object]] = msgspec.json.decode(messages)
-    return raw(
-        [{**turn, "role": "system"} if turn["role"] == "developer" else turn for turn in turns]
-    )
+    turns = _turns_decoder.decode(messages)
+    for turn in turns:
+        if msgspec.json.decode(turn["role"]) == "developer":
+            turn["role"] = raw("system")
+    return raw(turns)
 
 
 def with_system_prompt(messages: msgspec.Raw, prompt: str) -> msgspec.Raw:

@@ -5,9 +5,10 @@ tool calls have begun. An engine's error, in whatever place it is put, becomes `
 """
 
 import secrets
-from typing import cast, get_args
+from typing import Annotated, cast, get_args
 
 import msgspec
+from msgspec import Meta
 
 from argosy.fleet.messages import Refusal
 from argosy.gateway.surfaces.events import (
@@ -22,6 +23,7 @@ from argosy.gateway.surfaces.events import (
 )
 from argosy.gateway.surfaces.port import RefusedError
 
+NO_ERROR = msgspec.Raw(b"null")  # a field of type `Raw | None` would take null alone
 _FINISH_REASONS = frozenset(get_args(FinishReason))
 
 
@@ -51,15 +53,19 @@ class _Choice(msgspec.Struct):
     matched_stop: str | int | list[int] | None = None  # SGLang: likewise
 
 
+# What no answer can have cost is not believed: it would stay in metrics and usage for good.
+_Count = Annotated[int, Meta(ge=0, le=2**40)]
+
+
 class _CachedTokens(msgspec.Struct):
-    cached_tokens: int | None = None
+    cached_tokens: _Count | None = None
 
 
 class UpstreamUsage(msgspec.Struct):
     """`usage` of a chat completion, a completion or an embedding."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: _Count = 0
+    completion_tokens: _Count = 0
     prompt_tokens_details: _CachedTokens | None = None
 
     def tokens(self) -> Tokens:
@@ -75,9 +81,9 @@ class UpstreamUsage(msgspec.Struct):
 class _Timings(msgspec.Struct):
     """llama.cpp's counts so far, with `timings_per_token`."""
 
-    cache_n: int = 0
-    prompt_n: int = 0
-    predicted_n: int = 0
+    cache_n: _Count = 0
+    prompt_n: _Count = 0
+    predicted_n: _Count = 0
 
     def tokens(self) -> Tokens:
         return Tokens(
@@ -91,7 +97,7 @@ class _Chunk(msgspec.Struct):
     choices: list[_Choice] = []
     usage: UpstreamUsage | None = None
     timings: _Timings | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = NO_ERROR
 
 
 _decoder = msgspec.json.Decoder(_Chunk)
@@ -108,10 +114,15 @@ def read_chunk(data: bytes) -> _Chunk:
         chunk = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise upstream_failed(f"The replica sent what is not an answer: {error}.") from None
-    if chunk.error is not None:
-        said = bytes(chunk.error)[:500].decode(errors="replace")
-        raise upstream_failed(f"The replica failed: {said}")
+    check_error(chunk.error)
     return chunk
+
+
+def check_error(error: msgspec.Raw) -> None:
+    """Raises `RefusedError` where the engine said what went wrong."""
+    if bytes(error) != b"null":
+        said = bytes(error)[:500].decode(errors="replace")
+        raise upstream_failed(f"The replica failed: {said}")
 
 
 class ChatReader:

@@ -4,7 +4,7 @@ import msgspec
 
 from argosy.engines.port import Abilities
 from argosy.gateway.surfaces.answers import PassThrough, Translated
-from argosy.gateway.surfaces.decode import raw
+from argosy.gateway.surfaces.decode import raw, refused
 from argosy.gateway.surfaces.port import Ask, Encoder, Prepared, Tool
 from argosy.gateway.surfaces.transforms import (
     ForcedCall,
@@ -72,9 +72,12 @@ def _wanted(ask: Ask) -> tuple[Tool, ...]:
 def _force(fields: dict[str, msgspec.Raw], tools: tuple[Tool, ...]) -> None:
     for field in ("tools", "tool_choice", "parallel_tool_calls"):
         fields.pop(field, None)
-    schema = {"name": "call", "strict": True, "schema": forced_schema(tools)}
-    fields["response_format"] = raw({"type": "json_schema", "json_schema": schema})
-    fields["messages"] = _with_instruction(fields["messages"], forced_instruction(tools))
+    try:
+        schema = {"name": "call", "strict": True, "schema": forced_schema(tools)}
+        fields["response_format"] = raw({"type": "json_schema", "json_schema": schema})
+        fields["messages"] = _with_instruction(fields["messages"], forced_instruction(tools))
+    except RecursionError:  # what could just be read is too deep once it is wrapped
+        raise refused("bad_request", "The body is nested too deeply.") from None
 
 
 def _with_instruction(messages: msgspec.Raw, instruction: str) -> msgspec.Raw:

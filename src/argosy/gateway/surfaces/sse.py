@@ -8,23 +8,30 @@ _encode = msgspec.json.Encoder().encode
 class EventReader:
     """Cuts bytes, however they were torn, into the `data` of whole events.
 
-    Comments and `id`, `retry` lines are dropped; a `data` of several lines is joined; both line
-    ends are read. `bytes_max` bounds an event that never ends.
+    Comments and `id`, `retry` lines are dropped; a `data` of several lines is joined; every line
+    end (LF, CRLF, CR) is read. `bytes_max` bounds an event that never ends.
     """
 
     def __init__(self, *, bytes_max: int = 16 * 2**20) -> None:
         self._rest = b""
+        self._return = b""  # a CR at the end of a chunk: an LF may follow
         self._bytes_max = bytes_max
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The events that `chunk` completes. Raises `ValueError` past `bytes_max`."""
+        if self._return or b"\r" in chunk:
+            chunk = self._with_line_feeds(chunk)
         buffer = self._rest + chunk if self._rest else chunk
-        if b"\r" in buffer:
-            buffer = buffer.replace(b"\r\n", b"\n")
         *blocks, self._rest = buffer.split(b"\n\n")
         if len(self._rest) > self._bytes_max:
             raise ValueError(f"an event of more than {self._bytes_max} bytes")
         return [data for block in blocks if (data := _data_of(block))]
+
+    def _with_line_feeds(self, chunk: bytes) -> bytes:
+        chunk = self._return + chunk
+        self._return = chunk[-1:] if chunk.endswith(b"\r") else b""
+        whole = chunk[: len(chunk) - len(self._return)]
+        return whole.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     @property
     def has_rest(self) -> bool:

@@ -11,7 +11,14 @@ from typing import Protocol
 import msgspec
 
 from argosy.fleet.messages import Refusal
-from argosy.gateway.surfaces.events import Event, Finish, TextDelta, ToolDelta, ToolStart
+from argosy.gateway.surfaces.events import (
+    Event,
+    Finish,
+    TextDelta,
+    Tokens,
+    ToolDelta,
+    ToolStart,
+)
 from argosy.gateway.surfaces.port import RefusedError, Tool
 
 
@@ -31,9 +38,10 @@ class Transform(Protocol):
 class StopCutter:
     """Ends the text before the first stop sequence and says which it was.
 
-    Text that may be the beginning of a stop sequence is held back until it is known to be none.
-    Where two sequences begin at the same place the longer-listed order decides: the earlier in
-    the request wins.
+    The first is the one whose last character comes first, as for an engine that looks after each
+    character; of two that end together the longer one. So the result does not depend on how the
+    text was cut into deltas. Text that may be the beginning of a stop sequence is held back until
+    it is known to be none.
     """
 
     def __init__(self, stop: Sequence[str]) -> None:
@@ -45,15 +53,17 @@ class StopCutter:
         """Text is held and cut; all else passes, after the text that was held."""
         if self.is_complete:
             return []
+        if isinstance(event, Tokens):
+            return [event]  # running counts come between any two deltas of a text
         if not isinstance(event, TextDelta):
             return [*self._release(len(self._held)), event]
         self._held += event.text
-        found = [(at, n) for n, s in enumerate(self._stop) if (at := self._held.find(s)) >= 0]
+        found = [(at + len(s), at, s) for s in self._stop if (at := self._held.find(s)) >= 0]
         if found:
-            at, which = min(found)
+            _, at, sequence = min(found)
             text = self._release(at)
             self.is_complete = True
-            return [*text, Finish(reason="stop", stop_sequence=self._stop[which])]
+            return [*text, Finish(reason="stop", stop_sequence=sequence)]
         return self._release(len(self._held) - self._may_begin())
 
     def _may_begin(self) -> int:
@@ -114,7 +124,7 @@ class ForcedCall:
     def _choose(self) -> list[Event]:
         try:
             call = _call_decoder.decode(self._text)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             message = f"The replica was made to call a tool and wrote something else: {error}."
             raise RefusedError(Refusal(kind="upstream_failed", message=message)) from None
         arguments = bytes(call.arguments).decode()
