@@ -169,7 +169,7 @@ EngineConfig = LlamaCppEngine | EndpointEngine | SimulatedEngine
 
 
 class Sampling(Config, frozen=True, kw_only=True):
-    """What is set where a request says nothing: the values that a model's authors recommend."""
+    """What is set where a request says nothing, e.g. what a model's authors recommend."""
 
     temperature: Annotated[
         Annotated[float, Meta(ge=0, le=2)] | None, Meta(description="0: always the likeliest.")
@@ -177,6 +177,9 @@ class Sampling(Config, frozen=True, kw_only=True):
     top_p: Annotated[
         Annotated[float, Meta(ge=0, le=1)] | None,
         Meta(description="Of the likeliest tokens, those that make up this probability."),
+    ] = None
+    max_tokens: Annotated[
+        PositiveInt | None, Meta(description="The longest answer; unset: to the context's end.")
     ] = None
 
 

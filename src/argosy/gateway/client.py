@@ -47,8 +47,8 @@ class Floor(Protocol):
     settings: Settings
     body_bytes_pending: int
 
-    def opened(self, connection: "ClientConnection") -> bool:
-        """A client connects; False: there are too many."""
+    def opened(self, connection: "ClientConnection") -> Refusal | None:
+        """A client connects; why it may not."""
         ...
 
     def closed(self, connection: "ClientConnection") -> None:
@@ -96,9 +96,9 @@ class ClientConnection(asyncio.Protocol):
         assert self._transport is not None
         self._transport.set_write_buffer_limits(high=_WRITE_BUFFER_HIGH)
         self._deadline_s = self._loop.time() + self._floor.settings.head_timeout_s
-        if not self._floor.opened(self):
-            message = f"{self._floor.settings.connections_max} connections are open; try later."
-            self._reject(Refusal(kind="no_replica", message=message, retry_after_s=1.0))
+        refusal = self._floor.opened(self)
+        if refusal is not None:
+            self._reject(refusal)
             self._serve_next()
 
     def data_received(self, data: bytes) -> None:

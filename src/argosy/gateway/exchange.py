@@ -120,7 +120,7 @@ class Exchange:
         self._attempt: _Attempt | None = None
         self._attempts = 0
         self._moves = 0  # attempts given up because the replica was suspect
-        self._tried: frozenset[str] = frozenset()
+        self.tried: frozenset[str] = frozenset()  # replicas, by name
         self._meter = Meter()
 
     # From the connection.
@@ -158,7 +158,7 @@ class Exchange:
         if self.is_over or self._ask is None:
             return
         self._attempt = None
-        replica = self._floor.route(self, self._tried)
+        replica = self._floor.route(self, self.tried)
         if replica is not None:
             self._send(replica, self._ask)
 
@@ -186,6 +186,7 @@ class Exchange:
         elif not self.has_begun:
             name = self.replica.name if self.replica else "the replica"
             self._attempt.call.abort()
+            self._floor.attempt_failed(self, "upstream_timeout")
             message = f"{name} gave no answer within its time."
             self.refuse(Refusal(kind="upstream_timeout", message=message))
 
@@ -287,7 +288,7 @@ class Exchange:
     def _try_again(self) -> None:
         self._attempt = None
         if self.replica is not None:
-            self._tried |= {self.replica.name}
+            self.tried |= {self.replica.name}
         self._floor.retry_later(self, self._attempts - self._moves)
 
     def _break(self, refusal: Refusal) -> None:

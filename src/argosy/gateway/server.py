@@ -178,10 +178,15 @@ class Gateway:
 
     # From a connection.
 
-    def opened(self, connection: ClientConnection) -> bool:
-        """Count it; False when there are too many."""
+    def opened(self, connection: ClientConnection) -> Refusal | None:
+        """Count it; refuse one too many."""
         self._connections.add(connection)
-        return len(self._connections) <= self.settings.connections_max and not self.is_draining
+        if self.is_draining:
+            return _draining()
+        if len(self._connections) <= self.settings.connections_max:
+            return None
+        message = f"{self.settings.connections_max} connections are open; try later."
+        return Refusal(kind="no_replica", message=message, retry_after_s=1.0)
 
     def closed(self, connection: ClientConnection) -> None:
         """It is gone."""
@@ -325,7 +330,7 @@ class Gateway:
         now_s = self.now_s()
         exchange.deadline_s = now_s + self.settings.replica_wait_s
         ready = (
-            live.name != (exchange.replica.name if exchange.replica else "")
+            live.name not in exchange.tried
             and live.model == exchange.model
             and live.view(now_s, 0).is_ready
             for live in self._live.values()
@@ -359,11 +364,11 @@ class Gateway:
         self._exchanges.discard(exchange)
         if not self._exchanges:
             self._all_done.set()
+        self.wiring.record(usage)  # first: what follows may fail, the bill may not
         if usage.replica is not None and usage.outcome == "finished":
             recent = self._watches[usage.replica].recent
             recent.add(self.now_s(), tokens_out=usage.tokens_out, ttft_s=usage.ttft_s)
         self.metrics.count(usage)
-        self.wiring.record(usage)
 
     def attempt_failed(self, exchange: Exchange, kind: str) -> None:
         """Count a failed attempt, whatever becomes of the request."""

@@ -47,6 +47,8 @@ class _Event(msgspec.Struct):
 
 
 class _Whole(msgspec.Struct):
+    choices: list[msgspec.Raw] = []  # of a chat or a completion
+    data: list[msgspec.Raw] = []  # of embeddings
     usage: UpstreamUsage | None = None
     error: msgspec.Raw = NO_ERROR
 
@@ -106,6 +108,8 @@ class PassThrough:
         except _NOT_JSON as error:
             raise upstream_failed(f"The replica sent what is not an answer: {error}.") from None
         check_error(said.error)
+        if not said.choices and not said.data:
+            raise upstream_failed("The replica's answer has nothing in it.")
         if said.usage is not None:
             _settle(self.meter, said.usage.tokens())
         return body
