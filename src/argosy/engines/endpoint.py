@@ -72,7 +72,8 @@ def read_openai_refusal(status: int, body: bytes) -> Refusal:
         kind = "rate_limited"
     elif status == 404 or status >= 500:
         kind = "upstream_failed"  # 404: it has no such path or model; the client's model is right
-    return Refusal(kind=kind, message=message, param=error.param)
+    code = error.code if kind == "upstream_refused" else None
+    return Refusal(kind=kind, message=message, param=error.param, code=code)
 
 
 def _is_overflow(error: OpenAIError) -> bool:

@@ -62,12 +62,19 @@ class Gateway(Config, frozen=True, kw_only=True):
     replica_wait_s: Annotated[
         PositiveFloat, Meta(description="Seconds that a request waits for a ready replica.")
     ] = 30.0
+    ttft_timeout_s: Annotated[
+        PositiveFloat,
+        Meta(description="Seconds from an attempt's start to its first token, of a stream."),
+    ] = 300.0
+    stall_timeout_s: Annotated[
+        PositiveFloat, Meta(description="Seconds that a stream may say nothing once it has begun.")
+    ] = 60.0
     answer_timeout_s: Annotated[
         PositiveFloat,
-        Meta(description="Seconds from an attempt's first byte out to any byte back."),
+        Meta(description="Seconds from an attempt's start to its whole answer, not streamed."),
     ] = 600.0
     attempts_max: Annotated[
-        PositiveInt, Meta(description="Replicas tried before the first byte of the answer.")
+        PositiveInt, Meta(description="Attempts on one model before the answer's first byte.")
     ] = 5
     waiting_max: Annotated[
         PositiveInt, Meta(description="Requests that wait for a replica at once.")
@@ -195,6 +202,9 @@ class Model(Config, frozen=True, kw_only=True):
         Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?!\n)$")] | None,
         Meta(description="The weights' SHA-256 in 64 lower-case hexadecimal digits."),
     ] = None
+    fallback: Annotated[
+        tuple[Name, ...], Meta(description="Models that answer instead, in this order.")
+    ] = ()
     system_prompt: Annotated[
         str | None, Meta(description="Said when a chat brings no system prompt.")
     ] = None

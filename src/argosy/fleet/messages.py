@@ -44,6 +44,7 @@ class Refusal(Message, frozen=True, kw_only=True):
     kind: RefusalKind
     message: str
     param: str | None = None  # the field at fault
+    code: str | None = None  # the engine's own, where it gave one
     retry_after_s: float | None = None
 
 

@@ -56,6 +56,18 @@ def _unknown_names(fleet: Fleet) -> Iterator[_Finding]:
                 yield ("deployments", index, noun), told + did_you_mean(asked, noun, names)
 
 
+def _odd_fallbacks(fleet: Fleet) -> Iterator[_Finding]:
+    names = [model.name for model in fleet.models]
+    for index, model in enumerate(fleet.models):
+        for position, asked in enumerate(model.fallback):
+            at = ("models", index, "fallback", position)
+            if asked not in names:
+                told = f'= "{asked}" is not a model of this fleet.'
+                yield at, told + did_you_mean(asked, "model", names)
+            elif asked == model.name or asked in model.fallback[:position]:
+                yield at, f'= "{asked}" is tried already. Name other models.'
+
+
 def _engines_that_do_not_fit(fleet: Fleet) -> Iterator[_Finding]:
     launchers = {pool.name: pool.launcher.__struct_config__.tag for pool in fleet.pools}
     for index, deployment in enumerate(fleet.deployments):
@@ -117,6 +129,7 @@ def _idle_models(fleet: Fleet) -> Iterator[_Finding]:
 _RULES: tuple[Callable[[Fleet], Iterator[_Finding]], ...] = (
     _duplicate_names,
     _unknown_names,
+    _odd_fallbacks,
     _engines_that_do_not_fit,
     _replicated_endpoints,
     _missing_weights,

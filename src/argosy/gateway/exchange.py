@@ -33,12 +33,27 @@ from argosy.gateway.surfaces.port import (
     RefusedError,
     Surface,
 )
+from argosy.policies.failover import (
+    Again,
+    FailoverView,
+    Failure,
+    FailureKind,
+    FallBack,
+    GiveUp,
+    after_failure,
+)
 
 log = logging.getLogger(__name__)
 
 _SAMPLED = frozenset({"/v1/chat/completions", "/v1/completions"})
 _MOVES_MAX = 2
-_RETRIED: frozenset[RefusalKind] = frozenset({"no_replica", "upstream_failed", "rate_limited"})
+_FAILURES: dict[RefusalKind, FailureKind] = {
+    "upstream_failed": "lost",
+    "no_replica": "busy",
+    "rate_limited": "busy",
+    "upstream_timeout": "silent",
+    "context_overflow": "overflow",
+}  # all else is the request's own fault, or ours
 
 
 class Client(Protocol):
@@ -64,19 +79,27 @@ class Floor(Protocol):
         """The loop's time."""
         ...
 
-    def route(self, exchange: "Exchange", tried: frozenset[str]) -> LiveReplica | None:
-        """A replica for it; None: none is there, and the exchange waits or was refused."""
+    def stall_deadline_s(self) -> float:
+        """Until when a stream that has just spoken must speak again, in the loop's time."""
         ...
 
-    def retry_later(self, exchange: "Exchange", attempts: int) -> None:
-        """Route it again, soon."""
+    def route(self, exchange: "Exchange", *, stream: bool) -> LiveReplica | None:
+        """A replica for it; None: none is there, and it waits, fell back or was refused."""
+        ...
+
+    def has_untried(self, exchange: "Exchange") -> bool:
+        """True when a replica of its model is ready that has not failed it."""
+        ...
+
+    def route_later(self, exchange: "Exchange", delay_s: float) -> None:
+        """Route it again, after about that long."""
         ...
 
     def token(self, exchange: "Exchange", gap_s: float | None, count: int) -> None:
         """`count` tokens came, `gap_s` after the one before (None: the first)."""
         ...
 
-    def attempt_failed(self, exchange: "Exchange", kind: str) -> None:
+    def attempt_failed(self, exchange: "Exchange", kind: str, *, is_its_fault: bool) -> None:
         """An attempt failed, whatever becomes of the request."""
         ...
 
@@ -101,7 +124,7 @@ class Exchange:
         self.request = request
         self.key = key
         self.replica: LiveReplica | None = None
-        self.model: str | None = None
+        self.model: str | None = None  # that answers: the one that was asked for, or a fallback
         self.deadline_s = float("inf")  # of waiting, or of the attempt's first byte
         self.has_begun = False  # the client has seen a byte
         self.is_over = False
@@ -114,7 +137,9 @@ class Exchange:
         self._ask: Ask | None = None
         self._attempt: Attempt | None = None
         self._attempts = 0
+        self._failures = 0  # of attempts on this model
         self._moves = 0  # attempts given up because the replica was suspect
+        self._fallback: list[str] = []
         self.tried: frozenset[str] = frozenset()  # replicas, by name
         self._meter = Meter()
 
@@ -129,6 +154,7 @@ class Exchange:
             return
         self.request.body = b""
         self.model = self._ask.model
+        self._fallback = list(self._floor.catalog[self.model].fallback)
         self.route()
 
     def cancel(self, reason: str) -> None:
@@ -153,7 +179,7 @@ class Exchange:
         if self.is_over or self._ask is None:
             return
         self._attempt = None
-        replica = self._floor.route(self, self.tried)
+        replica = self._floor.route(self, stream=self._ask.stream)
         if replica is not None:
             self._send(replica, self._ask)
 
@@ -168,8 +194,8 @@ class Exchange:
             return
         self._moves += 1
         self._attempt.close(is_whole=False)
-        self._floor.attempt_failed(self, "suspect")
-        self._try_again()
+        self._floor.attempt_failed(self, "suspect", is_its_fault=False)
+        self._again(0.0)
 
     def expire(self, now_s: float) -> None:
         """The deadline has passed."""
@@ -178,12 +204,11 @@ class Exchange:
         if self._attempt is None:
             message = f"No replica of {self.model} became ready in time; try again."
             self.refuse(Refusal(kind="no_replica", message=message, retry_after_s=5.0))
-        elif not self.has_begun:
+        else:
+            self._attempt.close(is_whole=False)
             name = self.replica.name if self.replica else "the replica"
-            self._attempt.call.abort()
-            self._floor.attempt_failed(self, "upstream_timeout")
-            message = f"{name} gave no answer within its time."
-            self.refuse(Refusal(kind="upstream_timeout", message=message))
+            what = "went silent" if self.has_begun else "gave no answer within its time"
+            self.attempt_failed(Refusal(kind="upstream_timeout", message=f"{name} {what}."))
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer with the API's own error; the request has ended."""
@@ -211,6 +236,7 @@ class Exchange:
             data = stream_head(self.request, replica=name) + self._framed(data)
         else:
             data = self._framed(data)
+        self.deadline_s = self._floor.stall_deadline_s()
         self._client.write(data)
 
     def replica_lost(self, reason: str) -> None:
@@ -222,6 +248,7 @@ class Exchange:
         """For TTFT and ITL."""
         if gap_s is None:
             self.ttft_s = self._floor.now_s() - self.request.received_s
+            self._answered()
         self._floor.token(self, gap_s, count)
 
     def finish_stream(self) -> None:
@@ -234,6 +261,7 @@ class Exchange:
         """The answer is whole."""
         self.has_begun = True
         name = self.replica.name if self.replica else ""
+        self._answered()
         extra = (("argosy-replica", name),)
         self._client.write(whole_response(200, body, request=self.request, extra=extra))
         self._settle("finished", status=200, reason="")
@@ -242,27 +270,56 @@ class Exchange:
         """The replica failed this request: another one, an error event, or an error."""
         if self.is_over:
             return
-        self._floor.attempt_failed(self, refusal.kind)
+        kind = _FAILURES.get(refusal.kind, "refused")
+        is_its_fault = kind in ("lost", "busy", "silent")
+        self._floor.attempt_failed(self, refusal.kind, is_its_fault=is_its_fault)
         if self.has_begun:
             self._break(refusal)
-        elif refusal.kind in _RETRIED:
-            self._retry(refusal)
-        else:
-            self.refuse(refusal)
+            return
+        self._failures += 1
+        if self.replica is not None:
+            self.tried |= {self.replica.name}
+        failure = Failure(kind=kind, retry_after_s=refusal.retry_after_s)
+        match after_failure(failure, self._failover_view()):
+            case Again(delay_s=delay_s):
+                self._again(delay_s)
+            case FallBack():
+                self._attempt = None
+                self.fall_back()
+            case GiveUp():
+                self._attempt = None
+                self.refuse(self._final(refusal))
+
+    def fall_back(self) -> None:
+        """Let the next model answer."""
+        self.model = self._fallback.pop(0)
+        self.tried = frozenset()
+        self._failures = 0
+        self._floor.route_later(self, 0.0)
+
+    @property
+    def next_model(self) -> str | None:
+        """The model that it falls back to; None when there is none."""
+        return self._fallback[0] if self._fallback else None
 
     # Its own steps.
+
+    def _answered(self) -> None:
+        if self.replica is not None:
+            self.replica.answered()
 
     def _send(self, replica: LiveReplica, ask: Ask) -> None:
         self.replica = replica
         self._attempts += 1
         try:
-            prepared = self._surface.prepare(ask, replica.abilities)
+            answering = msgspec.structs.replace(ask, model=replica.model)
+            prepared = self._surface.prepare(answering, replica.abilities)
         except RefusedError as error:
             self.refuse(error.refusal)
             return
-        fields = replica.adapt(prepared.fields, ask.model)
+        fields = replica.adapt(prepared.fields, replica.model)
         if prepared.path in _SAMPLED:
-            fields = {**self._floor.catalog[ask.model].sampling, **fields}
+            fields = {**self._floor.catalog[replica.model].sampling, **fields}
         attempt = Attempt(self, replica.engine, prepared.answer, is_stream=prepared.stream,
                            to_stream=ask.stream, now_s=self._floor.now_s)  # fmt: skip
         body = msgspec.json.encode(fields)
@@ -271,20 +328,26 @@ class Exchange:
         self._meter = prepared.answer.meter
         attempt.call.begin()
 
-    def _retry(self, refusal: Refusal) -> None:
-        if self._attempts - self._moves >= self._floor.attempts_max:
-            self._attempt = None
-            name = self.replica.name if self.replica else "none"
-            tries = f" ({self._attempts} attempts, the last on {name})"
-            self.refuse(msgspec.structs.replace(refusal, message=refusal.message + tries))
-        else:
-            self._try_again()
+    def _failover_view(self) -> FailoverView:
+        return FailoverView(
+            attempts=self._failures,
+            attempts_max=self._floor.attempts_max,
+            has_untried=self._floor.has_untried(self),
+            has_fallback=bool(self._fallback),
+        )
 
-    def _try_again(self) -> None:
+    def _again(self, delay_s: float) -> None:
         self._attempt = None
         if self.replica is not None:
             self.tried |= {self.replica.name}
-        self._floor.retry_later(self, self._attempts - self._moves)
+        self._floor.route_later(self, delay_s)
+
+    def _final(self, refusal: Refusal) -> Refusal:
+        if self._attempts == 1:
+            return refusal
+        name = self.replica.name if self.replica else "none"
+        tries = f" ({self._attempts} attempts, the last on {name})"
+        return msgspec.structs.replace(refusal, message=refusal.message + tries)
 
     def _break(self, refusal: Refusal) -> None:
         """End a stream that has begun with the API's error event, never as a success.

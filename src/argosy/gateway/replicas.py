@@ -9,6 +9,8 @@ from argosy.engines.registry import adapter
 from argosy.fleet.messages import Replica, ReplicaLoad
 from argosy.gateway.upstream import ReplicaLink
 from argosy.observability.recent import Recent
+from argosy.policies import breaker
+from argosy.policies.breaker import Breaker
 from argosy.policies.routing import ReplicaView
 
 _DOUBT_S = 1.0  # longer than the control plane needs to notice a death
@@ -28,6 +30,7 @@ class LiveReplica:
         self._config = replica.engine
         self._url, self._pid = replica.url, replica.pid
         self._doubted_until_s = float("-inf")
+        self._breaker = Breaker()
 
     def is_same(self, replica: Replica) -> bool:
         """True when the table's row is this very process at this URL."""
@@ -41,11 +44,27 @@ class LiveReplica:
         """A connection to it failed: prefer others for a moment."""
         self._doubted_until_s = now_s + _DOUBT_S
 
+    def failed(self, now_s: float) -> None:
+        """An attempt on it failed by its fault."""
+        self._breaker = breaker.failed(self._breaker, now_s=now_s)
+
+    def tried(self, now_s: float) -> None:
+        """An attempt on it begins."""
+        self._breaker = breaker.tried(self._breaker, now_s=now_s)
+
+    def answered(self) -> None:
+        """It gave a first token, or a whole answer."""
+        self._breaker = breaker.succeeded()
+
+    def is_trusted(self, now_s: float) -> bool:
+        """Ready, and not left alone for failing again and again."""
+        return self.state == "ready" and not self._breaker.is_open(now_s)
+
     def view(self, now_s: float, in_flight: int) -> ReplicaView:
         """What the routing policy sees."""
         return ReplicaView(
             replica=self.name,
-            is_ready=self.state == "ready" and now_s >= self._doubted_until_s,
+            is_ready=self.is_trusted(now_s) and now_s >= self._doubted_until_s,
             requests_in_flight=in_flight,
             slots=self.abilities.slots,
         )

@@ -39,7 +39,6 @@ from argosy.policies.routing import NoRoute, Route, least_loaded
 log = logging.getLogger(__name__)
 
 _SWEEP_S = 0.25
-_RETRY_S, _RETRY_S_MAX = 0.05, 1.0
 
 
 class Wiring(msgspec.Struct, frozen=True, kw_only=True):
@@ -297,19 +296,26 @@ class Gateway:
         """The loop's time."""
         return asyncio.get_running_loop().time()
 
-    def route(self, exchange: Exchange, tried: frozenset[str]) -> LiveReplica | None:
-        """The policy's choice; where there is none the exchange waits."""
+    def stall_deadline_s(self) -> float:
+        """Until when a stream that has just spoken must speak again."""
+        return self.now_s() + self.settings.stall_timeout_s
+
+    def route(self, exchange: Exchange, *, stream: bool) -> LiveReplica | None:
+        """The policy's choice; where there is none the exchange waits, or falls back."""
         now_s = self.now_s()
-        views = [
-            live.view(now_s, self._watches[live.name].in_flight)
-            for live in self._live.values()
-            if live.model == exchange.model
-        ]
-        match least_loaded(views, tried=tried):
+        able = [live for live in self._live.values() if live.model == exchange.model]
+        if exchange.next_model is not None and not any(live.is_trusted(now_s) for live in able):
+            exchange.fall_back()
+            return None
+        views = [live.view(now_s, self._watches[live.name].in_flight) for live in able]
+        match least_loaded(views, tried=exchange.tried):
             case Route(replica=name):
                 self._watches[name].in_flight += 1
                 exchange.is_in_flight = True
-                exchange.deadline_s = now_s + self.settings.answer_timeout_s
+                settings = self.settings
+                wait_s = settings.ttft_timeout_s if stream else settings.answer_timeout_s
+                exchange.deadline_s = now_s + wait_s
+                self._live[name].tried(now_s)
                 return self._live[name]
             case NoRoute(reason=reason, retry_after_s=retry_after_s):
                 self._wait(exchange, reason, retry_after_s, now_s)
@@ -324,20 +330,22 @@ class Gateway:
         exchange.deadline_s = now_s + self.settings.replica_wait_s
         self._waiting.append(exchange)
 
-    def retry_later(self, exchange: Exchange, attempts: int) -> None:
-        """At once where an untried replica is ready, else after a jittered back-off."""
-        self.released(exchange)
+    def has_untried(self, exchange: Exchange) -> bool:
+        """True when a replica of its model is ready that has not failed it."""
         now_s = self.now_s()
-        exchange.deadline_s = now_s + self.settings.replica_wait_s
-        ready = (
-            live.name not in exchange.tried
-            and live.model == exchange.model
-            and live.view(now_s, 0).is_ready
+        return any(
+            live.model == exchange.model
+            and live.name not in exchange.tried
+            and live.is_trusted(now_s)
             for live in self._live.values()
         )
-        most_s = 0.0 if any(ready) else min(_RETRY_S_MAX, _RETRY_S * 2**attempts)
-        delay_s = most_s * (0.5 + self.wiring.chance.random() / 2)
-        asyncio.get_running_loop().call_later(delay_s, self._guarded, exchange, exchange.route)
+
+    def route_later(self, exchange: Exchange, delay_s: float) -> None:
+        """Route it again: after `delay_s` and a little more, so that many do not come at once."""
+        self.released(exchange)
+        exchange.deadline_s = self.now_s() + delay_s + self.settings.replica_wait_s
+        jittered_s = delay_s * (1.0 + self.wiring.chance.random() / 2)
+        asyncio.get_running_loop().call_later(jittered_s, self._guarded, exchange, exchange.route)
 
     def released(self, exchange: Exchange) -> None:
         """Its attempt is over."""
@@ -370,10 +378,12 @@ class Gateway:
             recent.add(self.now_s(), tokens_out=usage.tokens_out, ttft_s=usage.ttft_s)
         self.metrics.count(usage)
 
-    def attempt_failed(self, exchange: Exchange, kind: str) -> None:
+    def attempt_failed(self, exchange: Exchange, kind: str, *, is_its_fault: bool) -> None:
         """Count a failed attempt, whatever becomes of the request."""
         if exchange.replica is not None:
             self.metrics.attempts_failed.labels(exchange.replica.name, kind).inc()
+            if is_its_fault:
+                exchange.replica.failed(self.now_s())
 
     # By the clock.
 

@@ -42,7 +42,7 @@ class OpenAIDialect:
             "message": refusal.message,
             "type": error_type,
             "param": refusal.param,
-            "code": code,
+            "code": refusal.code or code,
         }
         return status, msgspec.json.encode({"error": error})
 

@@ -33,6 +33,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens: int | None  # of the roomiest deployment; None: unknown
     counts_every_choice: bool  # of every deployment
     embeddings: bool  # of any deployment
+    fallback: tuple[str, ...] = ()  # models that answer instead
 
 
 Catalog = Mapping[str, Served]

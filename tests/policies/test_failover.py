@@ -1,0 +1,90 @@
+"""Failover decides in the client's interest, within bounds."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from argosy.policies.failover import (
+    RETRY_AFTER_S_MAX,
+    Again,
+    FailoverView,
+    Failure,
+    FallBack,
+    GiveUp,
+    after_failure,
+)
+
+KINDS = ["lost", "busy", "silent", "overflow", "refused"]
+failures = st.builds(
+    Failure,
+    kind=st.sampled_from(KINDS),
+    retry_after_s=st.none() | st.floats(0, 1000),
+)
+views = st.builds(
+    FailoverView,
+    attempts=st.integers(1, 20),
+    attempts_max=st.integers(1, 10),
+    has_untried=st.booleans(),
+    has_fallback=st.booleans(),
+)
+
+
+def view(attempts: int = 1, *, untried: bool = False, fallback: bool = False) -> FailoverView:
+    return FailoverView(
+        attempts=attempts, attempts_max=3, has_untried=untried, has_fallback=fallback
+    )
+
+
+@given(failures, views)
+def test_attempts_on_one_model_are_bounded(failure, view):
+    if view.attempts >= view.attempts_max:
+        assert not isinstance(after_failure(failure, view), Again)
+
+
+@given(failures, views)
+def test_nobody_waits_longer_than_the_bound(failure, view):
+    match after_failure(failure, view):
+        case Again(delay_s=delay_s):
+            assert 0 <= delay_s <= RETRY_AFTER_S_MAX
+        case _:
+            pass
+
+
+@given(failures, views)
+def test_a_fallback_is_used_only_where_there_is_one_and_never_for_a_wrong_request(failure, view):
+    decision = after_failure(failure, view)
+    if isinstance(decision, FallBack):
+        assert view.has_fallback
+        assert failure.kind != "refused"
+    if failure.kind == "refused":
+        assert isinstance(decision, GiveUp)
+
+
+@given(failures, views)
+def test_a_request_is_given_up_only_when_nothing_is_left_to_try(failure, view):
+    decision = after_failure(failure, view)
+    if isinstance(decision, GiveUp) and failure.kind != "refused":
+        assert not view.has_fallback
+
+
+def test_a_replica_that_asks_for_time_gets_it():
+    decision = after_failure(Failure(kind="busy", retry_after_s=2.0), view(fallback=True))
+    assert isinstance(decision, Again)
+    assert decision.delay_s == 2.0
+
+
+def test_a_prompt_that_is_too_long_goes_to_the_next_model_at_once():
+    decision = after_failure(Failure(kind="overflow"), view(untried=True, fallback=True))
+    assert isinstance(decision, FallBack)
+
+
+@pytest.mark.parametrize(("untried", "expected"), [(True, Again), (False, FallBack)])
+def test_a_silent_replica_is_not_waited_for_twice(untried, expected):
+    assert isinstance(
+        after_failure(Failure(kind="silent"), view(untried=untried, fallback=True)), expected
+    )
+
+
+def test_delays_grow_from_attempt_to_attempt():
+    delays = [after_failure(Failure(kind="lost"), view(n)).delay_s for n in (1, 2)]
+    assert 0 < delays[0] < delays[1]
