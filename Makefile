@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: install serve test check bench clean
+.PHONY: install serve test check bench bench-gateway failover clean
 
 install: $(VENV)/.serve
 
@@ -39,6 +39,12 @@ check: $(VENV)/.dev     ## format, lint, types, layers
 
 bench: $(VENV)/.dev     ## the gateway against the engine alone, as ratios
 	@$(BIN)/python -m bench.gateway_overhead
+
+failover: $(VENV)/.dev  ## sixteen faults before a real fleet, true durations: about 3 minutes
+	@$(BIN)/python -m tests.system.failover.run $(ARGS)
+
+bench-gateway: $(VENV)/.dev  ## the gateway beside its peers, on one core; see docs/GATEWAY_BENCHMARK.md
+	@$(BIN)/python -m bench.gateway $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

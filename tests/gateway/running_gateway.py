@@ -34,6 +34,7 @@ OPERATOR = "operator-secret"
 KEY = Key(id="key_1", sha256="", tenant="acme", tier="enterprise", name="k", created_at_s=0.0)
 ENGINES = {
     "tiny": EndpointEngine(context_tokens=1000, embeddings=True),
+    "long": EndpointEngine(context_tokens=1000, continuation="trailing"),
     "plain": EndpointEngine(context_tokens=1000, forces_tool_choice=False),
 }
 

@@ -4,12 +4,19 @@ Starts nothing. What cannot be known of it, it is not trusted with: see `abiliti
 """
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from argosy.engines.port import Abilities
 from argosy.fleet.config import EndpointEngine, EngineConfig, Model
 from argosy.fleet.messages import Command, Refusal, RefusalKind
+
+_CONTINUATION: dict[str, Literal["trailing", "flags"] | None] = {
+    "none": None,
+    "trailing": "trailing",
+    "vllm": "flags",
+}
 
 
 class Endpoint:
@@ -23,6 +30,7 @@ class Endpoint:
         return Abilities(
             forces_tool_choice=config.forces_tool_choice,
             reports_stop_sequence=config.reports_stop_sequence,
+            continuation=_CONTINUATION[config.continuation],
             running_counts=None,
             counts_every_choice=True,
             counts_tokens_at_messages=False,

@@ -42,6 +42,7 @@ class LlamaCpp:
         return Abilities(
             forces_tool_choice=False,  # accepted, and answered in prose (measured)
             reports_stop_sequence=False,
+            continuation="trailing",
             running_counts="timings_per_token",
             counts_every_choice=False,  # n=3 and three prompts: one is counted (measured)
             counts_tokens_at_messages=True,

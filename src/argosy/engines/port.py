@@ -5,7 +5,7 @@ Every replica is spoken to in the OpenAI shape (`/v1/chat/completions`, `/v1/com
 """
 
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -18,6 +18,7 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
 
     forces_tool_choice: bool  # tool_choice "required" or a named function
     reports_stop_sequence: bool  # choices[].stop_reason names the sequence that ended the text
+    continuation: Literal["trailing", "flags"] | None  # goes on from a trailing assistant message
     running_counts: str | None  # the body field that makes every event carry its counts so far
     counts_every_choice: bool  # usage sums the tokens of n > 1 choices and of several prompts
     counts_tokens_at_messages: bool  # POST /v1/messages/count_tokens exists

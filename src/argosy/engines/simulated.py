@@ -29,6 +29,7 @@ class Simulated:
         return Abilities(
             forces_tool_choice=True,
             reports_stop_sequence=True,
+            continuation="trailing",
             running_counts="timings_per_token",
             counts_every_choice=True,
             counts_tokens_at_messages=False,

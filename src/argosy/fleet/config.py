@@ -149,6 +149,13 @@ class EndpointEngine(Config, frozen=True, kw_only=True, tag_field="kind", tag="e
             "gateway cuts the text itself, and only the tokens that it saw are counted."
         ),
     ] = True
+    continuation: Annotated[
+        Literal["none", "trailing", "vllm"],
+        Meta(
+            description="How it goes on from an answer's beginning: by a trailing assistant "
+            "message, by that and vLLM's flags, or not at all (a cut stream then ends in an error)."
+        ),
+    ] = "none"
     embeddings: Annotated[bool, Meta(description="Answers requests for embeddings.")] = False
 
 

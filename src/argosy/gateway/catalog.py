@@ -33,5 +33,6 @@ def _served(fleet: Fleet, name: str, created_at_s: int) -> Served:
         context_tokens=max(known) if known and len(known) == len(contexts) else None,
         counts_every_choice=all(able.counts_every_choice for able in abilities),
         embeddings=any(able.embeddings for able in abilities),
+        continues=any(able.continuation is not None for able in abilities),
         fallback=model.fallback,
     )

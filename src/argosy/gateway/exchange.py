@@ -1,12 +1,15 @@
 """The life of one request: asked, routed, sent, answered, metered; or refused, with the reason.
 
     begin -> route -> attempt -> (first token) -> stream or whole -> settle
-               ^          |
-               +- retry --+   only while the client has seen no byte
+               ^          |                          |
+               +- retry --+                          |   the client has seen no byte: anything goes
+               +- continuation ----------------------+   it has: another replica of the same model
+                                                         goes on from the text so far
 
 All of it runs in callbacks of the loop, without a task per request. `settle` runs exactly once
 and leaves exactly one usage record. A stream is begun (head sent) with its first token, not
-before: until then another replica can take over unseen.
+before: until then another replica can take over unseen. After it one can still go on where the
+other ended, unless the answer is half a tool call, has a form to keep, or no engine can.
 """
 
 import logging
@@ -26,13 +29,16 @@ from argosy.gateway.http import (
 )
 from argosy.gateway.replicas import LiveReplica
 from argosy.gateway.surfaces.port import (
+    Answer,
     Ask,
     Catalog,
     Dialect,
     Meter,
+    Prepared,
     RefusedError,
     Surface,
 )
+from argosy.gateway.surfaces.prepare import last_event, prepare_rest
 from argosy.policies.failover import (
     Again,
     FailoverView,
@@ -140,6 +146,7 @@ class Exchange:
         self._failures = 0  # of attempts on this model
         self._moves = 0  # attempts given up because the replica was suspect
         self._fallback: list[str] = []
+        self._answer: Answer | None = None  # of the latest attempt; a continuation keeps it
         self.tried: frozenset[str] = frozenset()  # replicas, by name
         self._meter = Meter()
 
@@ -247,8 +254,11 @@ class Exchange:
     def token_came(self, gap_s: float | None, count: int) -> None:
         """For TTFT and ITL."""
         if gap_s is None:
-            self.ttft_s = self._floor.now_s() - self.request.received_s
             self._answered()
+        if self.ttft_s is None:
+            self.ttft_s = self._floor.now_s() - self.request.received_s
+        elif gap_s is None:
+            return  # the first token of a continuation: neither a TTFT nor a gap between two
         self._floor.token(self, gap_s, count)
 
     def finish_stream(self) -> None:
@@ -273,7 +283,7 @@ class Exchange:
         kind = _FAILURES.get(refusal.kind, "refused")
         is_its_fault = kind in ("lost", "busy", "silent")
         self._floor.attempt_failed(self, refusal.kind, is_its_fault=is_its_fault)
-        if self.has_begun:
+        if self.has_begun and (kind == "refused" or not self._may_go_on()):
             self._break(refusal)
             return
         self._failures += 1
@@ -299,8 +309,8 @@ class Exchange:
 
     @property
     def next_model(self) -> str | None:
-        """The model that it falls back to; None when there is none."""
-        return self._fallback[0] if self._fallback else None
+        """The model that it falls back to; None when there is none, or another has begun."""
+        return self._fallback[0] if self._fallback and not self.has_begun else None
 
     # Its own steps.
 
@@ -317,6 +327,11 @@ class Exchange:
         except RefusedError as error:
             self.refuse(error.refusal)
             return
+        if self.has_begun and self._answer is not None:
+            rest = self._rest(prepared, self._answer, replica)
+            if rest is None:
+                return
+            prepared = rest
         fields = replica.adapt(prepared.fields, replica.model)
         if prepared.path in _SAMPLED:
             fields = {**self._floor.catalog[replica.model].sampling, **fields}
@@ -325,15 +340,39 @@ class Exchange:
         body = msgspec.json.encode(fields)
         attempt.call = replica.link.call(prepared.path, body, attempt, request=self.request.id)
         self._attempt = attempt
+        self._answer = prepared.answer
         self._meter = prepared.answer.meter
         attempt.call.begin()
+
+    def _rest(self, prepared: Prepared, answer: Answer, replica: LiveReplica) -> Prepared | None:
+        """The attempt that goes on from what was said; None when it ends here, well or not."""
+        rest = prepare_rest(prepared, replica.abilities, answer=answer)
+        if rest is None:
+            message = f"{replica.name} cannot go on from where the answer was cut."
+            self.refuse(Refusal(kind="upstream_failed", message=message))
+            return None
+        last = last_event(prepared, answer=answer)
+        answer.resume()
+        if last is None:
+            return rest
+        self.stream(answer.event(last) + answer.end())
+        self.finish_stream()
+        return None
+
+    def _may_go_on(self) -> bool:
+        """True when another replica could go on from what the client has."""
+        if self._answer is None or not self._answer.said or self.model is None:
+            return False
+        is_raw = self._surface.path == "/v1/completions"  # a prompt can always be made longer
+        return is_raw or self._floor.catalog[self.model].continues
 
     def _failover_view(self) -> FailoverView:
         return FailoverView(
             attempts=self._failures,
             attempts_max=self._floor.attempts_max,
             has_untried=self._floor.has_untried(self),
-            has_fallback=bool(self._fallback),
+            has_fallback=self.next_model is not None,
+            has_begun=self.has_begun,
         )
 
     def _again(self, delay_s: float) -> None:
@@ -355,10 +394,10 @@ class Exchange:
         Its body is whole, so the connection stays: nobody was told that it would be closed, and
         a client that reuses it meanwhile would lose a request.
         """
-        if self._attempt is None:
+        if self._answer is None:
             self.request.keep_alive = False  # its body cannot be ended
         else:
-            self._client.write(self._framed(self._attempt.answer.error(refusal)))
+            self._client.write(self._framed(self._answer.error(refusal)))
             if not self.request.is_http_10:
                 self._client.write(LAST_CHUNK)
         self._settle("failed", status=200, reason=refusal.message)

@@ -26,6 +26,7 @@ class FailoverView(msgspec.Struct, frozen=True, kw_only=True):
     attempts_max: int
     has_untried: bool  # another replica of this model is ready and has not failed this request
     has_fallback: bool  # another model may answer instead
+    has_begun: bool = False  # the client has a part of the answer: only this model can go on
 
 
 class Again(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +56,8 @@ def after_failure(failure: Failure, view: FailoverView) -> Again | FallBack | Gi
     """Again while attempts are left and it may help, then the fallback, then give up.
 
     A request that is wrong is wrong everywhere; one that is too long needs a larger model; a
-    silent replica has had its time, so only another replica is worth a second wait.
+    silent replica has had its time, so only another replica is worth a second wait; but a stream
+    that has begun has nowhere else to go.
     """
     if failure.kind == "refused":
         return GiveUp(reason="the request itself is refused")
@@ -70,7 +72,7 @@ def after_failure(failure: Failure, view: FailoverView) -> Again | FallBack | Gi
 def _again(failure: Failure, view: FailoverView) -> Again | None:
     if view.attempts >= view.attempts_max or failure.kind == "overflow":
         return None
-    if failure.kind == "silent":
+    if failure.kind == "silent" and not view.has_begun:
         return Again(delay_s=0.0, reason="another replica is ready") if view.has_untried else None
     if view.has_untried:
         return Again(delay_s=0.0, reason="another replica is ready")

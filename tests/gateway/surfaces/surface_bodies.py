@@ -8,6 +8,7 @@ from argosy.gateway.surfaces.port import Served
 ABILITIES = Abilities(
     forces_tool_choice=False,
     reports_stop_sequence=True,
+    continuation="trailing",
     running_counts=None,
     counts_every_choice=False,
     counts_tokens_at_messages=True,

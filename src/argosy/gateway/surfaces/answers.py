@@ -4,6 +4,8 @@ Both count what passes. `PassThrough` is the hot path (OpenAI chat, completions,
 replica that speaks the same): it looks into an event only as far as metering needs.
 """
 
+from typing import cast
+
 import msgspec
 
 from argosy.fleet.messages import Refusal
@@ -41,6 +43,9 @@ class _Choice(msgspec.Struct):
 
 
 class _Event(msgspec.Struct):
+    id: str = ""
+    created: int = 0
+    model: str = ""
     choices: list[_Choice] = []
     usage: UpstreamUsage | None = None
     error: msgspec.Raw = NO_ERROR
@@ -53,6 +58,7 @@ class _Whole(msgspec.Struct):
     error: msgspec.Raw = NO_ERROR
 
 
+_NO_DELTA = _Delta()
 _event_decoder = msgspec.json.Decoder(_Event)
 _whole_decoder = msgspec.json.Decoder(_Whole)
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -63,10 +69,13 @@ class PassThrough:
 
     is_complete = False
 
-    def __init__(self, *, usage_event: bool) -> None:
+    def __init__(self, *, usage_event: bool, may_continue: bool = False) -> None:
         self.meter = Meter()
         self._usage_event = usage_event
         self._finished = 0
+        self._said: list[str] | None = [] if may_continue else None
+        self._head: dict[str, object] | None = None  # what all events of the stream share
+        self._is_resumed = False
 
     def event(self, data: bytes) -> bytes:
         """The event as it came. Raises `RefusedError` on an error or on what is not JSON."""
@@ -83,17 +92,53 @@ class PassThrough:
             _settle(self.meter, event.usage.tokens())
             if not event.choices and not self._usage_event:
                 return b""
+        if self._head is None:
+            self._head = {"id": event.id, "created": event.created, "model": event.model}
+        if self._is_resumed:
+            return self._as_before(data)
         return b"data: " + data.replace(b"\n", b" ") + b"\n\n"  # a line end in JSON is a space
 
     def _count(self, choice: _Choice) -> None:
-        delta = choice.delta
-        if choice.text or (
-            delta
-            and (delta.content or delta.tool_calls or delta.reasoning_content or delta.reasoning)
-        ):
+        delta = choice.delta or _NO_DELTA
+        text = choice.text or delta.content
+        other = delta.tool_calls or delta.reasoning_content or delta.reasoning
+        if text or other:
             self.meter.tokens_out += not self.meter.is_counted
+        if other:
+            self._said = None  # half a call, or a thought, cannot be gone on from
+        elif text and self._said is not None:
+            self._said.append(text)
         if choice.finish_reason:
             self._finished += 1
+
+    def _as_before(self, data: bytes) -> bytes:
+        """Another replica's event as one more of the first's: its head, no second role."""
+        body: dict[str, object] = msgspec.json.decode(data)
+        body |= self._head or {}
+        choices = cast("list[dict[str, dict[str, object] | None]]", body.get("choices") or [])
+        for choice in choices:
+            if delta := choice.get("delta"):
+                delta.pop("role", None)
+                if not delta.get("content"):
+                    delta.pop("content", None)
+        if choices and not any(
+            choice.get("delta") or choice.get("text") or choice.get("finish_reason")
+            for choice in choices
+        ):
+            return b""  # it held the role alone
+        if body.get("usage"):
+            body["usage"] = usage_body(_tokens(self.meter))
+        return data_event(body)
+
+    @property
+    def said(self) -> str | None:
+        """The text so far."""
+        return None if self._said is None else "".join(self._said)
+
+    def resume(self) -> None:
+        """What comes next is another replica's."""
+        self._is_resumed = True
+        _resume(self.meter)
 
     def end(self) -> bytes:
         """OpenAI's `[DONE]`. Raises `RefusedError` when no choice has finished."""
@@ -129,7 +174,12 @@ class Translated:
     """The replica's events, through the transforms, in another API's shape."""
 
     def __init__(
-        self, encoder: Encoder, transforms: tuple[Transform, ...], *, collect: bool = False
+        self,
+        encoder: Encoder,
+        transforms: tuple[Transform, ...],
+        *,
+        collect: bool = False,
+        may_continue: bool = False,
     ) -> None:
         """With `collect` the replica streams and the client wants one whole answer."""
         self.meter = Meter()
@@ -138,6 +188,7 @@ class Translated:
         self._transforms = transforms
         self._collected: list[Event] | None = [] if collect else None
         self._has_finished = False
+        self._said: list[str] | None = [] if may_continue else None
 
     @property
     def is_complete(self) -> bool:
@@ -158,7 +209,7 @@ class Translated:
         """The API's last events, or the whole answer where events were collected."""
         if not self._has_finished:
             raise upstream_failed("The replica's stream ended before its answer did.")
-        tokens = self._tokens()
+        tokens = _tokens(self.meter)
         if self._collected is not None:
             return self._encoder.whole([*self._collected, tokens])
         return self._encoder.stream(tokens) + self._encoder.close()
@@ -168,19 +219,21 @@ class Translated:
         events = self._transform(self._reader.read(body))
         if not self._has_finished:
             raise upstream_failed("The replica's answer has no end.")
-        return self._encoder.whole([*events, self._tokens()])
+        return self._encoder.whole([*events, _tokens(self.meter)])
 
     def error(self, refusal: Refusal) -> bytes:
         """The API's error event."""
         return self._encoder.error(refusal)
 
-    def _tokens(self) -> Tokens:
-        meter = self.meter
-        return Tokens(
-            tokens_in=meter.tokens_in,
-            tokens_cached=meter.tokens_cached,
-            tokens_out=meter.tokens_out,
-        )
+    @property
+    def said(self) -> str | None:
+        """The replica's text so far, what a transform holds back included."""
+        return None if self._said is None else "".join(self._said)
+
+    def resume(self) -> None:
+        """What comes next is another replica's."""
+        self._reader = ChatReader()
+        _resume(self.meter)
 
     def _transform(self, events: list[Event]) -> list[Event]:
         for event in events:
@@ -193,12 +246,41 @@ class Translated:
     def _count(self, event: Event) -> None:
         if isinstance(event, Tokens):
             _settle(self.meter, event)
-        elif isinstance(event, TextDelta | ThinkingDelta | ToolDelta):
+            return
+        if isinstance(event, TextDelta | ThinkingDelta | ToolDelta):
             self.meter.tokens_out += not self.meter.is_counted
+        if isinstance(event, TextDelta) and self._said is not None:
+            self._said.append(event.text)
+        elif not isinstance(event, Finish):
+            self._said = None  # half a call, or a thought, cannot be gone on from
 
 
 def _settle(meter: Meter, tokens: Tokens) -> None:
-    meter.tokens_in = tokens.tokens_in
-    meter.tokens_cached = tokens.tokens_cached
-    meter.tokens_out = tokens.tokens_out
+    # Where another replica went on, what was said before it was a part of its prompt.
+    meter.tokens_in = max(0, tokens.tokens_in - meter.before)
+    meter.tokens_cached = min(tokens.tokens_cached, meter.tokens_in)
+    meter.tokens_out = meter.before + tokens.tokens_out
     meter.is_counted = True
+
+
+def _resume(meter: Meter) -> None:
+    meter.before = meter.tokens_out
+    meter.is_counted = False
+
+
+def _tokens(meter: Meter) -> Tokens:
+    return Tokens(
+        tokens_in=meter.tokens_in,
+        tokens_cached=meter.tokens_cached,
+        tokens_out=meter.tokens_out,
+    )
+
+
+def usage_body(tokens: Tokens) -> dict[str, object]:
+    """Counts as OpenAI's chat and completions say them."""
+    return {
+        "prompt_tokens": tokens.tokens_in,
+        "completion_tokens": tokens.tokens_out,
+        "total_tokens": tokens.tokens_in + tokens.tokens_out,
+        "prompt_tokens_details": {"cached_tokens": tokens.tokens_cached},
+    }

@@ -3,7 +3,7 @@
 import msgspec
 
 from argosy.fleet.messages import Refusal
-from argosy.gateway.surfaces.answers import error_event
+from argosy.gateway.surfaces.answers import error_event, usage_body
 from argosy.gateway.surfaces.events import (
     Event,
     Finish,
@@ -42,7 +42,7 @@ class ChatEncoder:
                 return self._chunk({}, finish_reason=reason)
             case Tokens() if self._usage_event:
                 body = self._head | {"object": "chat.completion.chunk", "choices": []}
-                return data_event(body | {"usage": _usage(event)})
+                return data_event(body | {"usage": usage_body(event)})
             case Tokens():
                 return b""
 
@@ -69,7 +69,7 @@ class ChatEncoder:
         body: dict[str, object] = {"object": "chat.completion", "choices": [choice]}
         for event in events:
             if isinstance(event, Tokens):
-                body["usage"] = _usage(event)
+                body["usage"] = usage_body(event)
         return msgspec.json.encode(self._head | body)
 
     def error(self, refusal: Refusal) -> bytes:
@@ -85,12 +85,3 @@ def _call(start: ToolStart, events: list[Event]) -> dict[str, object]:
     )
     function = {"name": start.name, "arguments": arguments}
     return {"id": start.id, "type": "function", "function": function}
-
-
-def _usage(tokens: Tokens) -> dict[str, object]:
-    return {
-        "prompt_tokens": tokens.tokens_in,
-        "completion_tokens": tokens.tokens_out,
-        "total_tokens": tokens.tokens_in + tokens.tokens_out,
-        "prompt_tokens_details": {"cached_tokens": tokens.tokens_cached},
-    }

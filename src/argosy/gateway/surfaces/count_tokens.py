@@ -140,6 +140,13 @@ class _Count:
     def error(self, refusal: Refusal) -> bytes:
         raise _streamed()
 
+    @property
+    def said(self) -> str | None:
+        return None
+
+    def resume(self) -> None:
+        raise _streamed()
+
 
 class _CountEncoder:
     """Reads the count off an answer of one token. The API does not stream."""

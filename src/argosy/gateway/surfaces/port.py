@@ -33,6 +33,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens: int | None  # of the roomiest deployment; None: unknown
     counts_every_choice: bool  # of every deployment
     embeddings: bool  # of any deployment
+    continues: bool = False  # any deployment goes on from an answer's beginning
     fallback: tuple[str, ...] = ()  # models that answer instead
 
 
@@ -70,6 +71,7 @@ class Meter(msgspec.Struct, kw_only=True):
     tokens_cached: int = 0
     tokens_out: int = 0
     is_counted: bool = False  # the engine said its own count
+    before: int = 0  # of `tokens_out`, those of replicas before this one
 
 
 class Answer(Protocol):
@@ -102,6 +104,15 @@ class Answer(Protocol):
 
     def error(self, refusal: Refusal) -> bytes:
         """What to say inside a stream that has begun and must end: the API's error event."""
+        ...
+
+    @property
+    def said(self) -> str | None:
+        """The text so far, where another replica may go on from it; None where it may not."""
+        ...
+
+    def resume(self) -> None:
+        """What comes next is another replica's, which goes on from `said`."""
         ...
 
 

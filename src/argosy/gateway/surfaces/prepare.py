@@ -5,7 +5,7 @@ import msgspec
 from argosy.engines.port import Abilities
 from argosy.gateway.surfaces.answers import PassThrough, Translated
 from argosy.gateway.surfaces.decode import raw, refused
-from argosy.gateway.surfaces.port import Ask, Encoder, Prepared, Tool
+from argosy.gateway.surfaces.port import Answer, Ask, Encoder, Prepared, Tool
 from argosy.gateway.surfaces.transforms import (
     ForcedCall,
     StopCutter,
@@ -14,6 +14,7 @@ from argosy.gateway.surfaces.transforms import (
     forced_schema,
 )
 
+_CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 _TRUE = msgspec.Raw(b"true")
 _STREAM_OPTIONS = msgspec.Raw(b'{"include_usage":true}')
 
@@ -21,7 +22,7 @@ _STREAM_OPTIONS = msgspec.Raw(b'{"include_usage":true}')
 def prepare_pass_through(ask: Ask) -> Prepared:
     """The request as it is; a stream always brings its usage, for the meter."""
     fields = _streamed(ask.fields) if ask.stream else ask.fields
-    answer = PassThrough(usage_event=ask.usage_event)
+    answer = PassThrough(usage_event=ask.usage_event, may_continue=_may_continue(ask))
     return Prepared(path=ask.path, fields=fields, stream=ask.stream, answer=answer)
 
 
@@ -51,8 +52,82 @@ def prepare_chat(
         path=ask.path,
         fields=_streamed(fields) if stream else fields,
         stream=stream,
-        answer=Translated(encoder, tuple(transforms), collect=stream and not ask.stream),
+        answer=Translated(
+            encoder,
+            tuple(transforms),
+            collect=stream and not ask.stream,
+            may_continue=_may_continue(ask),
+        ),
     )
+
+
+def prepare_rest(prepared: Prepared, abilities: Abilities, *, answer: Answer) -> Prepared | None:
+    """The same request, to go on from what `answer` has said; None where the replica cannot.
+
+    The replica gets the beginning of its own answer as the last message (or at the end of a raw
+    prompt) and as many tokens fewer as have been said.
+    """
+    said = answer.said
+    is_chat = prepared.path == _CHAT
+    if said is None or (is_chat and abilities.continuation is None):
+        return None
+    fields = dict(prepared.fields)
+    if is_chat:
+        fields["messages"] = _with_beginning(fields["messages"], said)
+    else:
+        fields["prompt"] = raw(msgspec.json.decode(fields["prompt"], type=str) + said)
+    if is_chat and abilities.continuation == "flags":
+        fields["continue_final_message"] = _TRUE
+        fields["add_generation_prompt"] = msgspec.Raw(b"false")
+    left = _tokens_left(prepared, answer)
+    if left is not None:
+        fields["max_tokens"] = raw(left)
+    return Prepared(path=prepared.path, fields=fields, stream=True, answer=answer)
+
+
+def last_event(prepared: Prepared, *, answer: Answer) -> bytes | None:
+    """The event that ends an answer that was cut when it had its `max_tokens`; None if it had not.
+
+    It is what the replica would have said next.
+    """
+    left = _tokens_left(prepared, answer)
+    if left is None or left > 0:
+        return None
+    if prepared.path == _CHAT:
+        choice = {"index": 0, "delta": {}, "finish_reason": "length"}
+        return msgspec.json.encode({"object": "chat.completion.chunk", "choices": [choice]})
+    choice = {"index": 0, "text": "", "finish_reason": "length"}
+    return msgspec.json.encode({"object": "text_completion", "choices": [choice]})
+
+
+def _tokens_left(prepared: Prepared, answer: Answer) -> int | None:
+    if "max_tokens" not in prepared.fields:
+        return None
+    limit = msgspec.json.decode(prepared.fields["max_tokens"], type=int)
+    return max(0, limit - answer.meter.tokens_out)
+
+
+def _may_continue(ask: Ask) -> bool:
+    """False for an answer whose rest cannot be asked for: a form it must keep, several choices."""
+    fields = ask.fields
+    if ask.path == _COMPLETIONS and not bytes(fields["prompt"]).startswith(b'"'):
+        return False
+    several = bytes(fields.get("n", b"1")) != b"1"
+    is_plain = "response_format" not in fields and bytes(fields.get("logprobs", b"false")) in (
+        b"false",
+        b"0",
+    )
+    return ask.path in (_CHAT, _COMPLETIONS) and is_plain and not several and not ask.must_call
+
+
+def _with_beginning(messages: msgspec.Raw, said: str) -> msgspec.Raw:
+    turns: list[dict[str, object]] = msgspec.json.decode(messages)
+    last = turns[-1]
+    if last.get("role") == "assistant" and isinstance(last.get("content"), str):
+        turns[-1] = {**last, "content": f"{last['content']}{said}"}
+    else:
+        turns.append({"role": "assistant", "content": said})
+    return raw(turns)
 
 
 def needs_transform(ask: Ask, abilities: Abilities) -> bool:

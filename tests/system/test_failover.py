@@ -1,0 +1,43 @@
+"""The fault wall before a real fleet: sixteen faults, of which fifteen must pass.
+
+Durations are short by default; `-m slow` runs those that have any with the true ones.
+"""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.system.failover.run import run_scenario
+from tests.system.failover.scenarios import SHORT, TRUE, Scenario, Times, scenarios
+
+# A replica that garbles every one of its streams after ten tokens is gone on from twice and then
+# given up with an error: passing would take more attempts than the wall allows, or skipping an
+# event that may have held a token.
+_SAFE = {"S10"}
+_TIMED = ("S06", "S07", "S09", "S15")
+
+
+@pytest.mark.parametrize("scenario", scenarios(SHORT), ids=lambda scenario: scenario.id)
+def test_the_client_does_not_notice(scenario: Scenario, tmp_path: Path):
+    _check(scenario, SHORT, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "scenario",
+    [scenario for scenario in scenarios(TRUE) if scenario.id in _TIMED],
+    ids=lambda scenario: scenario.id,
+)
+def test_the_client_does_not_notice_however_long_it_lasts(scenario: Scenario, tmp_path: Path):
+    _check(scenario, TRUE, tmp_path)
+
+
+def _check(scenario: Scenario, times: Times, state: Path) -> None:
+    row = asyncio.run(run_scenario(scenario, times=times, state=state))
+    assert row.grade == ("safe" if scenario.id in _SAFE else "pass"), (
+        f"{scenario.fault}\nexpected: {scenario.expected}\n"
+        f"{row.grade}: {row.reason}\n{row.attempts_primary} attempts on the primary, "
+        f"{row.attempts_backup} on the backup, {row.seconds:.1f} s"
+    )
