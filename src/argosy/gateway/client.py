@@ -7,7 +7,6 @@ is cancelled (as nginx and Go do; a half-closed socket cannot be told from one t
 
 import asyncio
 import logging
-import secrets
 from collections import deque
 from typing import Protocol
 
@@ -49,6 +48,10 @@ class Floor(Protocol):
 
     def opened(self, connection: "ClientConnection") -> Refusal | None:
         """A client connects; why it may not."""
+        ...
+
+    def new_request_id(self) -> str:
+        """An id that no request had before."""
         ...
 
     def closed(self, connection: "ClientConnection") -> None:
@@ -316,7 +319,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self._begin_head()
         now_s = self._loop.time()
-        self._request = _new_request(now_s)
+        self._request = Request(id=self._floor.new_request_id(), received_s=now_s)
         self._deadline_s = now_s + self._floor.settings.head_timeout_s
 
     def _serve_next(self) -> None:
@@ -373,10 +376,8 @@ class ClientConnection(asyncio.Protocol):
             return
         self._is_deaf = True
         self._drop_body()
-        request = self._request or _new_request(self._loop.time())
+        request = self._request or Request(
+            id=self._floor.new_request_id(), received_s=self._loop.time()
+        )
         request.keep_alive = False
         self._waiting.append((request, refusal))
-
-
-def _new_request(received_s: float) -> Request:
-    return Request(id=f"req_{secrets.token_hex(12)}", received_s=received_s)

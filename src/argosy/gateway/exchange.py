@@ -411,6 +411,7 @@ class Exchange:
         self.is_over = True
         if self._attempt is not None:
             self._attempt.close(is_whole=outcome == "finished")
+            self._attempt = None  # it knows us: a cycle that only the collector would free
         self._floor.settled(self, self._usage(outcome, status, reason))
         keep_alive = self.request.keep_alive and not self._floor.is_draining
         self._client.finish(keep_alive=keep_alive)

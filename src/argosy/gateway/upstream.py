@@ -144,6 +144,7 @@ class ReplicaLink:
         if bearer is not None:
             head += f"authorization: Bearer {bearer}\r\n"
         self._head = head.encode("latin-1")
+        self._loop = asyncio.get_running_loop()
         self._idle: list[_Connection] = []
         self._all: set[_Connection] = set()
         self.is_closed = False
@@ -171,7 +172,7 @@ class ReplicaLink:
 
     def take_idle(self) -> "_Connection | None":
         """The connection that was used last, if one is idle and surely open."""
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._loop.time()
         while self._idle:
             connection = self._idle.pop()
             if connection.is_usable(now_s):
