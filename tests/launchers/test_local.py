@@ -204,6 +204,9 @@ def test_a_stopped_orphan_is_reaped_at_the_next_start(tmp_path: Path) -> None:
         assert run.stdout is not None
         orphan = psutil.Process(int(run.stdout.readline()))
         orphan.suspend()
+        end_s = time.monotonic() + 5.0  # a signal takes its time on a busy machine
+        while orphan.status() != psutil.STATUS_STOPPED and time.monotonic() < end_s:
+            time.sleep(0.01)
         run.kill()
     assert orphan.status() == psutil.STATUS_STOPPED
     assert reap_stale(tmp_path) == [
