@@ -44,7 +44,7 @@ class Asker(Protocol):
         """The answer is whole."""
         ...
 
-    def replica_lost(self, reason: str) -> None:
+    def replica_lost(self) -> None:
         """The connection to the replica failed."""
         ...
 
@@ -183,7 +183,7 @@ class Attempt:
     def on_lost(self, reason: str) -> None:
         """The connection to the replica failed."""
         if not self._is_over:
-            self._asker.replica_lost(reason)
+            self._asker.replica_lost()
             self._give_up(Refusal(kind="upstream_failed", message=f"The replica failed: {reason}."))
 
     def _fail(self, message: str) -> None:

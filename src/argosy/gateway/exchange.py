@@ -12,7 +12,6 @@ before: until then another replica can take over unseen. After it one can still 
 other ended, unless the answer is half a tool call, has a form to keep, or no engine can.
 """
 
-import logging
 from typing import Protocol
 
 import msgspec
@@ -48,8 +47,6 @@ from argosy.policies.failover import (
     GiveUp,
     after_failure,
 )
-
-log = logging.getLogger(__name__)
 
 _SAMPLED = frozenset({"/v1/chat/completions", "/v1/completions"})
 _MOVES_MAX = 2
@@ -246,10 +243,10 @@ class Exchange:
         self.deadline_s = self._floor.stall_deadline_s()
         self._client.write(data)
 
-    def replica_lost(self, reason: str) -> None:
+    def replica_lost(self) -> None:
         """Its connection failed: others should try elsewhere first, until it is probed."""
         if self.replica is not None:
-            self.replica.doubt(self._floor.now_s(), reason)
+            self.replica.doubt(self._floor.now_s())
 
     def token_came(self, gap_s: float | None, count: int) -> None:
         """For TTFT and ITL."""

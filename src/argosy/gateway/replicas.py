@@ -40,7 +40,7 @@ class LiveReplica:
         """The body as its engine wants it."""
         return self.engine.adapt(fields, config=self._config, model=model)
 
-    def doubt(self, now_s: float, reason: str) -> None:
+    def doubt(self, now_s: float) -> None:
         """A connection to it failed: prefer others for a moment."""
         self._doubted_until_s = now_s + _DOUBT_S
 
