@@ -411,26 +411,25 @@ def test_a_stream_that_stalls_ends_with_an_error_and_its_replica_is_told_to_stop
 AFTER_THE_FIRST_BYTE = {
     "cut": says(EVENTS + chunk(EVENT), then="cut"),
     "cut in an event": says(EVENTS + chunk(EVENT + b'data: {"cho'), then="cut"),
-    "cut in a chunk": says(EVENTS + chunk(EVENT) + b"ff\r\ndata: {", then="cut"),
+    "cut in a chunk": says(EVENTS + chunk(EVENT), b"ff\r\ndata: {", then="cut"),
     "reset": says(EVENTS + chunk(EVENT), then="reset"),
-    "garbage between chunks": says(EVENTS + chunk(EVENT) + b"zz\r\n"),
-    "ends without finish": says(EVENTS + chunk(EVENT) + b"0\r\n\r\n"),
-    "[DONE] without finish": says(EVENTS + chunk(EVENT) + chunk(b"data: [DONE]\n\n")),
-    "not JSON": says(EVENTS + chunk(EVENT) + chunk(b"data: {oops\n\n")),
-    "not an object": says(EVENTS + chunk(EVENT) + chunk(b"data: [1]\n\n")),
+    "garbage between chunks": says(EVENTS + chunk(EVENT), b"zz\r\n"),
+    "ends without finish": says(EVENTS + chunk(EVENT), b"0\r\n\r\n"),
+    "[DONE] without finish": says(EVENTS + chunk(EVENT), chunk(b"data: [DONE]\n\n")),
+    "not JSON": says(EVENTS + chunk(EVENT), chunk(b"data: {oops\n\n")),
+    "not an object": says(EVENTS + chunk(EVENT), chunk(b"data: [1]\n\n")),
     "not UTF-8": says(
-        EVENTS + chunk(EVENT) + chunk(b'data: {"choices":[{"delta":{"content":"\xff"}}]}\n\n')
+        EVENTS + chunk(EVENT), chunk(b'data: {"choices":[{"delta":{"content":"\xff"}}]}\n\n')
     ),
-    "an error event": says(EVENTS + chunk(EVENT) + chunk(b"data: " + ERROR + b"\n\n")),
-    "llama.cpp's error line": says(EVENTS + chunk(EVENT) + chunk(b"error: " + ERROR + b"\n\n")),
-    "deep nesting": says(EVENTS + chunk(EVENT) + chunk(b"data: " + b"[" * 100_000 + b"\n\n")),
+    "an error event": says(EVENTS + chunk(EVENT), chunk(b"data: " + ERROR + b"\n\n")),
+    "llama.cpp's error line": says(EVENTS + chunk(EVENT), chunk(b"error: " + ERROR + b"\n\n")),
+    "deep nesting": says(EVENTS + chunk(EVENT), chunk(b"data: " + b"[" * 100_000 + b"\n\n")),
     "negative counts": says(
-        EVENTS + chunk(EVENT) + chunk(b'data: {"choices":[],"usage":{"prompt_tokens":-5}}\n\n')
+        EVENTS + chunk(EVENT), chunk(b'data: {"choices":[],"usage":{"prompt_tokens":-5}}\n\n')
     ),
     "absurd counts": says(
-        EVENTS
-        + chunk(EVENT)
-        + chunk(b'data: {"choices":[],"usage":{"prompt_tokens":%d}}\n\n' % 10**30)
+        EVENTS + chunk(EVENT),
+        chunk(b'data: {"choices":[],"usage":{"prompt_tokens":%d}}\n\n' % 10**30),
     ),
 }
 

@@ -189,11 +189,14 @@ def answers(*texts: str, gap_s: float = 0.0) -> Behaviour:
     return behave
 
 
-def says(data: bytes, *, then: str = "stay") -> Behaviour:
-    """These bytes; then `stay`, `cut` (FIN) or `reset` (RST)."""
+def says(*parts: bytes, then: str = "stay") -> Behaviour:
+    """These bytes, each part a packet of its own; then `stay`, `cut` (FIN) or `reset` (RST)."""
 
     async def behave(call: Call) -> None:
-        await call.send(data)
+        for number, part in enumerate(parts):
+            if number:
+                await asyncio.sleep(0.02)
+            await call.send(part)
         if then == "cut":
             call.cut()
         elif then == "reset":

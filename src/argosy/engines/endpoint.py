@@ -36,7 +36,8 @@ class Endpoint:
             counts_tokens_at_messages=False,
             embeddings=config.embeddings,
             context_tokens=config.context_tokens,
-            slots=None,
+            slots=config.slots,
+            keeps_body=config.model is None,
         )
 
     def command(

@@ -49,6 +49,7 @@ class LlamaCpp:
             embeddings=True,
             context_tokens=config.context_tokens,
             slots=config.slots,
+            keeps_body=True,
         )
 
     def command(

@@ -25,6 +25,7 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
     embeddings: bool
     context_tokens: int | None  # prompt plus answer of one request; None: unknown
     slots: int | None  # requests decoded together; None: unknown
+    keeps_body: bool = False  # `adapt` changes nothing in a body that names the fleet's own model
 
 
 class Engine(Protocol):

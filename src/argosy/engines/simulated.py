@@ -36,6 +36,7 @@ class Simulated:
             embeddings=True,
             context_tokens=config.context_tokens,
             slots=config.slots,
+            keeps_body=True,
         )
 
     def command(

@@ -28,16 +28,16 @@ class Asker(Protocol):
     request: Request
     has_begun: bool  # the client has seen a byte
 
-    def stream(self, data: bytes) -> None:
+    def stream(self, data: bytes, now_s: float) -> None:
         """Bytes for the client's stream."""
         ...
 
-    def token_came(self, gap_s: float | None, count: int) -> None:
+    def tokens_came(self, count: int, gap_s: float | None, now_s: float) -> None:
         """`count` tokens came, `gap_s` after the one before (None: the first)."""
         ...
 
-    def finish_stream(self) -> None:
-        """The stream has ended as it should."""
+    def end_stream(self, data: bytes) -> None:
+        """The stream has ended as it should, with these bytes."""
         ...
 
     def finish_whole(self, body: bytes) -> None:
@@ -58,6 +58,14 @@ class Attempt:
 
     call: UpstreamCall
 
+    # What an answer is before anything of it came; most requests change few of these.
+    _status = 0
+    _retry_after_s: float | None = None
+    _is_over = False
+    _bytes = 0  # of the body, where it is collected whole
+    _held = b""  # events before the first token
+    _last_token_s: float | None = None
+
     def __init__(
         self,
         asker: Asker,
@@ -74,13 +82,8 @@ class Attempt:
         self._is_stream = is_stream  # the replica streams
         self._to_stream = to_stream  # the client is streamed to
         self._now_s = now_s
-        self._status = 0
-        self._retry_after_s: float | None = None
-        self._whole = bytearray()
-        self._reader = EventReader()
-        self._held = b""  # events before the first token
-        self._last_token_s: float | None = None
-        self._is_over = False
+        self._fresh: list[bytes] = []  # of the body: what arrived and is not read yet
+        self._reader = EventReader() if is_stream else None
 
     def close(self, *, is_whole: bool) -> None:
         """The exchange is over; a whole answer's connection may be kept."""
@@ -93,24 +96,42 @@ class Attempt:
     def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
         """Status and headers of the replica's answer."""
         self._status = status
-        self._retry_after_s = _seconds(headers.get(b"retry-after"))
-        content_type = headers.get(b"content-type", b"")
-        if self._is_stream and status == 200 and not content_type.startswith(b"text/event-stream"):
+        if status == 200:
+            if self._is_stream:
+                self._check_content_type(headers.get(b"content-type", b""))
+        else:
+            self._retry_after_s = _seconds(headers.get(b"retry-after"))
+
+    def _check_content_type(self, content_type: bytes) -> None:
+        if not content_type.startswith(b"text/event-stream"):
             said = content_type[:100].decode("latin-1")
             self._fail(f"The replica was asked for a stream and answers {said!r}.")
-            return
 
     def on_body(self, data: bytes) -> None:
-        """Bytes of the replica's answer."""
+        """Bytes of the replica's answer: kept until all that arrived with them is here."""
+        self._fresh.append(data)
+        if self._reader is None or self._status != 200:
+            self._bytes += len(data)
+
+    def on_read(self) -> None:
+        """What arrived is read at once: one write for all the events of a packet."""
         if self._is_over:
             return
-        if not self._is_stream or self._status != 200:
-            self._whole += data
-            if len(self._whole) > _WHOLE_BYTES_MAX:
-                self._fail("The replica's answer is too long.")
-            return
+        if self._reader is not None and self._status == 200:
+            if self._fresh:
+                self._read_stream(self._reader)
+        elif self._bytes > _WHOLE_BYTES_MAX:
+            self._fail("The replica's answer is too long.")
+
+    def _take_fresh(self) -> bytes:
+        fresh = self._fresh
+        data = fresh[0] if len(fresh) == 1 else b"".join(fresh)
+        fresh.clear()
+        return data
+
+    def _read_stream(self, reader: EventReader) -> None:
         try:
-            self._read(self._reader.feed(data))
+            self._pass_on(reader.feed(self._take_fresh()))
         except RefusedError as error:
             self._give_up(error.refusal)
         except ValueError as error:
@@ -119,63 +140,64 @@ class Attempt:
             log.exception("request %s", self._asker.request.id)
             self._give_up(Refusal(kind="internal", message="The gateway failed on this answer."))
 
-    def _read(self, events: list[bytes]) -> None:
-        answer, before = self.answer, self.answer.meter.tokens_out
-        out, is_done = b"", False
-        for data in events:
-            is_done = data == DONE
+    def _pass_on(self, events: list[bytes]) -> None:
+        answer, asker = self.answer, self._asker
+        before, is_done, out = answer.meter.tokens_out, False, []
+        try:
+            for data in events:
+                is_done = data == DONE
+                if is_done:
+                    break
+                out.append(answer.event(data))
+            is_done |= answer.is_complete
             if is_done:
-                break
-            out += answer.event(data)
-        self._count(before)
-        if is_done or answer.is_complete:
-            self._end_stream(out)
-        elif self._to_stream and (self._asker.has_begun or answer.meter.tokens_out):
-            if out := self._take_held() + out:
-                self._asker.stream(out)
-        else:
-            self._held += out
-
-    def _count(self, before: int) -> None:
-        count = self.answer.meter.tokens_out - before
-        if count <= 0 or not self._to_stream or self._is_over:
-            return
+                out.append(answer.end())
+        except RefusedError:
+            if asker.has_begun and out:  # the client gets all that the answer says it has said
+                asker.stream(b"".join(out), self._now_s())
+            raise
         now_s = self._now_s()
-        gap_s = None if self._last_token_s is None else now_s - self._last_token_s
-        self._last_token_s = now_s
-        self._asker.token_came(gap_s, count)
-
-    def _take_held(self) -> bytes:
-        held, self._held = self._held, b""
-        return held
-
-    def _end_stream(self, out: bytes) -> None:
-        end = self.answer.end()
-        if self._to_stream:
-            self._asker.stream(self._take_held() + out + end)
-            self._asker.finish_stream()
+        count = answer.meter.tokens_out - before
+        if count > 0 and self._to_stream:
+            last_s, self._last_token_s = self._last_token_s, now_s
+            asker.tokens_came(count, None if last_s is None else now_s - last_s, now_s)
+        data = out[0] if len(out) == 1 else b"".join(out)
+        if self._held:
+            data, self._held = self._held + data, b""
+        if is_done:
+            self._end_stream(data)
+        elif self._to_stream and (asker.has_begun or answer.meter.tokens_out):
+            if data:
+                asker.stream(data, now_s)
         else:
-            self._asker.finish_whole(end)
+            self._held = data
+
+    def _end_stream(self, data: bytes) -> None:
+        if self._to_stream:
+            self._asker.end_stream(data)
+        else:
+            self._asker.finish_whole(data)
 
     def on_end(self) -> None:
         """The replica's answer is whole, or its stream ended without `[DONE]`."""
+        self.on_read()
         if self._is_over:
             return
         try:
             if self._status != 200:
                 self._give_up(self._refusal())
-            elif self._is_stream:
-                self._end_stream(b"")  # raises unless the answer has finished
+            elif self._reader is not None:
+                self._end_stream(self._held + self.answer.end())  # raises unless it has finished
             else:
-                self._asker.finish_whole(self.answer.whole(bytes(self._whole)))
+                self._asker.finish_whole(self.answer.whole(self._take_fresh()))
         except RefusedError as error:
             self._give_up(error.refusal)
-        except Exception:  # as in on_body
+        except Exception:  # as in _read_stream
             log.exception("request %s", self._asker.request.id)
             self._give_up(Refusal(kind="internal", message="The gateway failed on this answer."))
 
     def _refusal(self) -> Refusal:
-        refusal = self._engine.read_refusal(self._status, bytes(self._whole))
+        refusal = self._engine.read_refusal(self._status, self._take_fresh())
         if self._retry_after_s is None:
             return refusal
         return msgspec.structs.replace(refusal, retry_after_s=self._retry_after_s)

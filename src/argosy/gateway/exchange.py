@@ -16,11 +16,13 @@ from typing import Protocol
 
 import msgspec
 
-from argosy.fleet.messages import Key, Outcome, Refusal, RefusalKind, Usage
+from argosy.fleet.config import Gateway as Settings
+from argosy.fleet.messages import Outcome, Refusal, RefusalKind, Usage
 from argosy.gateway.attempt import Attempt
 from argosy.gateway.http import (
     LAST_CHUNK,
     Request,
+    answer_response,
     chunk,
     retry_after,
     stream_head,
@@ -30,6 +32,7 @@ from argosy.gateway.replicas import LiveReplica
 from argosy.gateway.surfaces.port import (
     Answer,
     Ask,
+    AsSent,
     Catalog,
     Dialect,
     Meter,
@@ -38,6 +41,7 @@ from argosy.gateway.surfaces.port import (
     Surface,
 )
 from argosy.gateway.surfaces.prepare import last_event, prepare_rest
+from argosy.observability.metrics import Series
 from argosy.policies.failover import (
     Again,
     FailoverView,
@@ -49,6 +53,7 @@ from argosy.policies.failover import (
 )
 
 _SAMPLED = frozenset({"/v1/chat/completions", "/v1/completions"})
+_NO_METER = Meter()  # of a request that no replica was asked
 _MOVES_MAX = 2
 _FAILURES: dict[RefusalKind, FailureKind] = {
     "upstream_failed": "lost",
@@ -75,15 +80,11 @@ class Floor(Protocol):
     """What an exchange asks of the gateway."""
 
     catalog: Catalog
-    attempts_max: int
+    settings: Settings
     is_draining: bool
 
     def now_s(self) -> float:
         """The loop's time."""
-        ...
-
-    def stall_deadline_s(self) -> float:
-        """Until when a stream that has just spoken must speak again, in the loop's time."""
         ...
 
     def route(self, exchange: "Exchange", *, stream: bool) -> LiveReplica | None:
@@ -98,10 +99,6 @@ class Floor(Protocol):
         """Route it again, after about that long."""
         ...
 
-    def token(self, exchange: "Exchange", gap_s: float | None, count: int) -> None:
-        """`count` tokens came, `gap_s` after the one before (None: the first)."""
-        ...
-
     def attempt_failed(self, exchange: "Exchange", kind: str, *, is_its_fault: bool) -> None:
         """An attempt failed, whatever becomes of the request."""
         ...
@@ -114,6 +111,24 @@ class Floor(Protocol):
 class Exchange:
     """One request of one client, and its attempts."""
 
+    # What an exchange is before anything has happened; most requests change few of these.
+    replica: LiveReplica | None = None
+    series: Series  # of its latest attempt; set by the gateway when it routes
+    model: str | None = None  # that answers: the one that was asked for, or a fallback
+    deadline_s = float("inf")  # of waiting, or of the attempt's first byte
+    has_begun = False  # the client has seen a byte
+    is_over = False
+    is_in_flight = False  # a replica counts it; kept by the gateway
+    ttft_s: float | None = None
+    tried: frozenset[str] = frozenset()  # replicas, by name
+    _ask: Ask | None = None
+    _attempt: Attempt | None = None
+    _answer: Answer | None = None  # of the latest attempt; a continuation keeps it
+    _attempts = 0
+    _failures = 0  # of attempts on this model
+    _moves = 0  # attempts given up because the replica was suspect
+    _fallback: tuple[str, ...] = ()
+
     def __init__(
         self,
         floor: Floor,
@@ -121,44 +136,27 @@ class Exchange:
         request: Request,
         *,
         spoken: tuple[Surface, Dialect],
-        key: Key | None,
         at_s: float,
     ) -> None:
         self.request = request
-        self.key = key
-        self.replica: LiveReplica | None = None
-        self.model: str | None = None  # that answers: the one that was asked for, or a fallback
-        self.deadline_s = float("inf")  # of waiting, or of the attempt's first byte
-        self.has_begun = False  # the client has seen a byte
-        self.is_over = False
-        self.is_in_flight = False  # a replica counts it; kept by the gateway
-        self.ttft_s: float | None = None
+        self.key = request.key
         self._floor = floor
         self._client = client
         self._surface, self._dialect = spoken
         self._at_s = at_s
-        self._ask: Ask | None = None
-        self._attempt: Attempt | None = None
-        self._attempts = 0
-        self._failures = 0  # of attempts on this model
-        self._moves = 0  # attempts given up because the replica was suspect
-        self._fallback: list[str] = []
-        self._answer: Answer | None = None  # of the latest attempt; a continuation keeps it
-        self.tried: frozenset[str] = frozenset()  # replicas, by name
-        self._meter = Meter()
 
     # From the connection.
 
     def begin(self) -> None:
         """Read the request; route it."""
         try:
-            self._ask = self._surface.ask(self.request.body, self._floor.catalog)
+            ask = self._ask = self._surface.ask(self.request.body, self._floor.catalog)
         except RefusedError as error:
             self.refuse(error.refusal)
             return
         self.request.body = b""
-        self.model = self._ask.model
-        self._fallback = list(self._floor.catalog[self.model].fallback)
+        self.model = ask.model
+        self._fallback = self._floor.catalog[ask.model].fallback
         self.route()
 
     def cancel(self, reason: str) -> None:
@@ -230,38 +228,40 @@ class Exchange:
 
     # From its attempt.
 
-    def stream(self, data: bytes) -> None:
+    def stream(self, data: bytes, now_s: float) -> None:
         """Bytes of a stream, the head before the first."""
-        if not self.has_begun:
-            self.has_begun = True
-            if self.request.is_http_10:
-                self.request.keep_alive = False  # its end is the connection's
-            name = self.replica.name if self.replica else ""
-            data = stream_head(self.request, replica=name) + self._framed(data)
-        else:
-            data = self._framed(data)
-        self.deadline_s = self._floor.stall_deadline_s()
-        self._client.write(data)
+        self.deadline_s = now_s + self._floor.settings.stall_timeout_s
+        self._client.write(self._framed(data) if self.has_begun else self._begun(data))
+
+    def _begun(self, data: bytes) -> bytes:
+        self.has_begun = True
+        if self.request.is_http_10:
+            self.request.keep_alive = False  # its end is the connection's
+        name = self.replica.name if self.replica else ""
+        return stream_head(self.request, replica=name) + self._framed(data)
 
     def replica_lost(self) -> None:
         """Its connection failed: others should try elsewhere first, until it is probed."""
         if self.replica is not None:
             self.replica.doubt(self._floor.now_s())
 
-    def token_came(self, gap_s: float | None, count: int) -> None:
+    def tokens_came(self, count: int, gap_s: float | None, now_s: float) -> None:
         """For TTFT and ITL."""
-        if gap_s is None:
+        series = self.series
+        if gap_s is not None:
+            series.itl.observe(gap_s)
+        else:
             self._answered()
-        if self.ttft_s is None:
-            self.ttft_s = self._floor.now_s() - self.request.received_s
-        elif gap_s is None:
-            return  # the first token of a continuation: neither a TTFT nor a gap between two
-        self._floor.token(self, gap_s, count)
+            if self.ttft_s is None:  # else it is a continuation's: neither a TTFT nor a gap
+                self.ttft_s = now_s - self.request.received_s
+                series.ttft.observe(self.ttft_s)
+        if count > 1:  # tokens that arrived together
+            series.itl.observe(0.0, count - 1)
 
-    def finish_stream(self) -> None:
-        """The stream has ended as it should."""
-        if not self.request.is_http_10:
-            self._client.write(LAST_CHUNK)
+    def end_stream(self, data: bytes) -> None:
+        """The stream has ended as it should, with these bytes."""
+        data = self._framed(data) if self.has_begun else self._begun(data)
+        self._client.write(data if self.request.is_http_10 else data + LAST_CHUNK)
         self._settle("finished", status=200, reason="")
 
     def finish_whole(self, body: bytes) -> None:
@@ -269,8 +269,7 @@ class Exchange:
         self.has_begun = True
         name = self.replica.name if self.replica else ""
         self._answered()
-        extra = (("argosy-replica", name),)
-        self._client.write(whole_response(200, body, request=self.request, extra=extra))
+        self._client.write(answer_response(body, request=self.request, replica=name))
         self._settle("finished", status=200, reason="")
 
     def attempt_failed(self, refusal: Refusal) -> None:
@@ -299,7 +298,8 @@ class Exchange:
 
     def fall_back(self) -> None:
         """Let the next model answer."""
-        self.model = self._fallback.pop(0)
+        self.model, *rest = self._fallback
+        self._fallback = tuple(rest)
         self.tried = frozenset()
         self._failures = 0
         self._floor.route_later(self, 0.0)
@@ -318,9 +318,10 @@ class Exchange:
     def _send(self, replica: LiveReplica, ask: Ask) -> None:
         self.replica = replica
         self._attempts += 1
+        if ask.model != replica.model:
+            ask = msgspec.structs.replace(ask, model=replica.model)
         try:
-            answering = msgspec.structs.replace(ask, model=replica.model)
-            prepared = self._surface.prepare(answering, replica.abilities)
+            prepared = self._surface.prepare(ask, replica.abilities)
         except RefusedError as error:
             self.refuse(error.refusal)
             return
@@ -329,17 +330,30 @@ class Exchange:
             if rest is None:
                 return
             prepared = rest
-        fields = replica.adapt(prepared.fields, replica.model)
-        if prepared.path in _SAMPLED:
-            fields = {**self._floor.catalog[replica.model].sampling, **fields}
         attempt = Attempt(self, replica.engine, prepared.answer, is_stream=prepared.stream,
                            to_stream=ask.stream, now_s=self._floor.now_s)  # fmt: skip
-        body = msgspec.json.encode(fields)
+        body = self._body(prepared, replica)
         attempt.call = replica.link.call(prepared.path, body, attempt, request=self.request.id)
         self._attempt = attempt
         self._answer = prepared.answer
-        self._meter = prepared.answer.meter
         attempt.call.begin()
+
+    def _body(self, prepared: Prepared, replica: LiveReplica) -> bytes:
+        """The client's own bytes where nothing in them has to change."""
+        fields = prepared.fields
+        sampling = self._floor.catalog[replica.model].sampling
+        if (
+            isinstance(fields, AsSent)
+            and not sampling
+            and replica.abilities.keeps_body
+            and self._ask is not None
+            and self._ask.model == replica.model
+        ):
+            return fields.body
+        adapted = replica.adapt(dict(fields), replica.model)
+        if prepared.path in _SAMPLED:
+            adapted = {**sampling, **adapted}
+        return msgspec.json.encode(adapted)
 
     def _rest(self, prepared: Prepared, answer: Answer, replica: LiveReplica) -> Prepared | None:
         """The attempt that goes on from what was said; None when it ends here, well or not."""
@@ -352,8 +366,7 @@ class Exchange:
         answer.resume()
         if last is None:
             return rest
-        self.stream(answer.event(last) + answer.end())
-        self.finish_stream()
+        self.end_stream(answer.event(last) + answer.end())
         return None
 
     def _may_go_on(self) -> bool:
@@ -366,7 +379,7 @@ class Exchange:
     def _failover_view(self) -> FailoverView:
         return FailoverView(
             attempts=self._failures,
-            attempts_max=self._floor.attempts_max,
+            attempts_max=self._floor.settings.attempts_max,
             has_untried=self._floor.has_untried(self),
             has_fallback=self.next_model is not None,
             has_begun=self.has_begun,
@@ -414,7 +427,8 @@ class Exchange:
         self._client.finish(keep_alive=keep_alive)
 
     def _usage(self, outcome: Outcome, status: int, reason: str) -> Usage:
-        key = self.key
+        key, replica = self.key, self.replica
+        meter = _NO_METER if self._answer is None else self._answer.meter
         return Usage(
             request=self.request.id,
             at_s=self._at_s,
@@ -423,14 +437,14 @@ class Exchange:
             tier=key.tier if key else None,
             surface=self._surface.name,
             model=self.model,
-            replica=self.replica.name if self.replica else None,
+            replica=replica.name if replica else None,
             outcome=outcome,
             status=status,
             reason=reason[:500],
             attempts=self._attempts,
-            tokens_in=self._meter.tokens_in,
-            tokens_cached=self._meter.tokens_cached,
-            tokens_out=self._meter.tokens_out,
+            tokens_in=meter.tokens_in,
+            tokens_cached=meter.tokens_cached,
+            tokens_out=meter.tokens_out,
             ttft_s=self.ttft_s,
             duration_s=self._floor.now_s() - self.request.received_s,
         )

@@ -62,6 +62,18 @@ def retry_after(refusal: Refusal) -> tuple[tuple[str, str], ...]:
     return (("retry-after", str(max(1, round(refusal.retry_after_s)))),)
 
 
+def answer_response(body: bytes, *, request: Request, replica: str) -> bytes:
+    """The whole answer of a replica: `whole_response` for the path that nearly all take."""
+    if not request.keep_alive or request.is_http_10:
+        return whole_response(200, body, request=request, extra=(("argosy-replica", replica),))
+    head = (
+        f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: {request.id}\r\n"
+        f"request-id: {request.id}\r\ncontent-length: {len(body)}\r\n"
+        f"argosy-replica: {replica}\r\n\r\n"
+    )
+    return head.encode("latin-1") + body
+
+
 def stream_head(request: Request, *, replica: str) -> bytes:
     """The head of a stream of events: chunked, or to the connection's end for HTTP/1.0."""
     framing = () if request.is_http_10 else (("transfer-encoding", "chunked"),)

@@ -1,7 +1,5 @@
 """The gateway's side of a replica: its connections, what is in flight on it, what it saw of it."""
 
-from collections.abc import Callable
-
 import msgspec
 
 from argosy.engines.port import Engine
@@ -19,8 +17,9 @@ _DOUBT_S = 1.0  # longer than the control plane needs to notice a death
 class LiveReplica:
     """One replica that listens; made anew when it comes back with another process or URL."""
 
-    def __init__(self, replica: Replica, *, bearer: str | None) -> None:
+    def __init__(self, replica: Replica, *, watch: "Watch", bearer: str | None) -> None:
         assert replica.url is not None
+        self.watch = watch
         self.name = replica.name
         self.model = replica.model
         self.engine: Engine = adapter(replica.engine)
@@ -89,7 +88,3 @@ class Watch:
             ttft_s_p50=recent.ttft_s(now_s, 0.50),
             ttft_s_p95=recent.ttft_s(now_s, 0.95),
         )
-
-    def gauges(self) -> tuple[Callable[[], float], Callable[[], float]]:
-        """For the metrics: requests in flight, and 1 when ready."""
-        return lambda: float(self.in_flight), lambda: float(self.is_ready)

@@ -61,11 +61,14 @@ class Gateway:
 
     def __init__(self, fleet: Fleet, wiring: Wiring) -> None:
         self.settings = fleet.gateway
-        self.attempts_max = fleet.gateway.attempts_max
         self.fleet = fleet
         self.wiring = wiring
         self.catalog = catalog_of(fleet, created_at_s=int(wiring.unix_time_s()))
-        self.metrics = GatewayMetrics()
+        self.metrics = GatewayMetrics(
+            waiting=lambda: float(len(self._waiting)),
+            connections=lambda: float(len(self._connections)),
+            unwritten=lambda: float(wiring.usage_unwritten()),
+        )
         self.body_bytes_pending = 0
         self.is_draining = False
         self.url = ""
@@ -87,11 +90,6 @@ class Gateway:
             id="operator", sha256="", tenant="operator", tier="consumer", name="operator",
             created_at_s=wiring.unix_time_s(),
         )  # fmt: skip
-        self.metrics.watch(
-            waiting=lambda: float(len(self._waiting)),
-            connections=lambda: float(len(self._connections)),
-            unwritten=lambda: float(wiring.usage_unwritten()),
-        )
 
     # Its life.
 
@@ -156,7 +154,8 @@ class Gateway:
                 if live is not None:
                     live.link.close()
                 bearer = self.wiring.upstream_keys.get(replica.pool)
-                live = self._live[name] = LiveReplica(replica, bearer=bearer)
+                watch = self._watch(name, replica.model)
+                live = self._live[name] = LiveReplica(replica, watch=watch, bearer=bearer)
             live.state = replica.state
         for replica in table.replicas:
             self._watch(replica.name, replica.model).is_ready = replica.state == "ready"
@@ -167,8 +166,7 @@ class Gateway:
         watch = self._watches.get(name)
         if watch is None:
             watch = self._watches[name] = Watch()
-            in_flight, ready = watch.gauges()
-            self.metrics.watch_replica(model, name, in_flight=in_flight, ready=ready)
+            self.metrics.watch_replica(model, name, watch)
         return watch
 
     def _move_off_suspects(self) -> None:
@@ -205,24 +203,21 @@ class Gateway:
 
     def precheck(self, request: Request) -> Refusal | None:
         """What the head alone tells: the path, the method, the key."""
+        if request.path in self._surfaces:
+            if request.method != "POST":
+                message = f"{request.method} {request.path}: this path takes POST."
+                return Refusal(kind="wrong_method", message=message)
+            return self.authenticate(request)
         if self._pages.has(request.path):
             return self._pages.precheck(request)
-        if request.path not in self._surfaces:
-            return _unknown_path(request, sorted(self._surfaces))
-        if request.method != "POST":
-            message = f"{request.method} {request.path}: this path takes POST."
-            return Refusal(kind="wrong_method", message=message)
-        return self.authenticate(request)
+        return _unknown_path(request, sorted(self._surfaces))
 
     def authenticate(self, request: Request) -> Refusal | None:
         """Put the key on the request, or say what is wrong with it."""
         secret = request.secret()
-        if secret is not None and hmac.compare_digest(
-            secret.encode(errors="replace"), self.wiring.operator_token.encode()
-        ):
-            request.key = self._operator
-            return None
-        if self.settings.keys == "none":
+        if secret is not None:
+            request.key = self.wiring.find_key(secret) or self._operator_of(secret)
+        if request.key is not None or self.settings.keys == "none":
             return None
         if secret is None:
             message = (
@@ -230,17 +225,22 @@ class Gateway:
                 "Keys are made by: argosy keys create"
             )
             return Refusal(kind="no_key", message=message)
-        request.key = self.wiring.find_key(secret)
-        if request.key is None:
-            return Refusal(kind="wrong_key", message="This API key is unknown or revoked.")
-        return None
+        return Refusal(kind="wrong_key", message="This API key is unknown or revoked.")
+
+    def _operator_of(self, secret: str) -> Key | None:
+        token = self.wiring.operator_token.encode()
+        is_operator = hmac.compare_digest(secret.encode(errors="replace"), token)
+        return self._operator if is_operator else None
 
     def serve(self, connection: ClientConnection, request: Request) -> Exchange | None:
         """Answer a request that passed `precheck`."""
-        if self._pages.has(request.path):
+        spoken = self._surfaces.get(request.path)
+        if spoken is None:
             connection.write(self._pages.answer(request))
             return None
-        exchange = self._exchange(connection, request)
+        at_s = self.wiring.unix_time_s()
+        exchange = Exchange(self, connection, request, spoken=spoken, at_s=at_s)
+        self._exchanges.add(exchange)
         if self.is_draining:
             request.keep_alive = False
             exchange.refuse(_draining())
@@ -251,25 +251,13 @@ class Gateway:
             self._guarded(exchange, exchange.begin)
         return None if exchange.is_over else exchange
 
-    def _exchange(self, connection: ClientConnection, request: Request) -> Exchange:
-        exchange = Exchange(
-            self,
-            connection,
-            request,
-            spoken=self._surfaces[request.path],
-            key=request.key,
-            at_s=self.wiring.unix_time_s(),
-        )
-        self._exchanges.add(exchange)
-        return exchange
-
     def refuse(self, connection: ClientConnection, request: Request, refusal: Refusal) -> None:
         """Answer with an error; a request to an API leaves its usage record, others a count."""
         status, body = self.dialect(request).refusal(refusal, request=request.id)
         extra = retry_after(refusal)
         connection.write(whole_response(status, body, request=request, extra=extra))
         if request.path not in self._surfaces:
-            self.metrics.http_rejected.labels(refusal.kind).inc()
+            self.metrics.rejected(refusal.kind)
             return
         self._record_unserved(request, "refused", status, refusal.message)
 
@@ -294,7 +282,7 @@ class Gateway:
             reason=reason[:500],
             duration_s=self.now_s() - request.received_s,
         )
-        self.metrics.count(usage)
+        self.metrics.series(None, usage.tier, None).count(usage)
         self.wiring.record(usage)
 
     def dialect(self, request: Request) -> Dialect:
@@ -308,10 +296,6 @@ class Gateway:
         """The loop's time."""
         return self._loop.time()
 
-    def stall_deadline_s(self) -> float:
-        """Until when a stream that has just spoken must speak again."""
-        return self.now_s() + self.settings.stall_timeout_s
-
     def route(self, exchange: Exchange, *, stream: bool) -> LiveReplica | None:
         """The policy's choice; where there is none the exchange waits, or falls back."""
         now_s = self.now_s()
@@ -319,16 +303,18 @@ class Gateway:
         if exchange.next_model is not None and not any(live.is_trusted(now_s) for live in able):
             exchange.fall_back()
             return None
-        views = [live.view(now_s, self._watches[live.name].in_flight) for live in able]
+        views = [live.view(now_s, live.watch.in_flight) for live in able]
         match least_loaded(views, tried=exchange.tried):
             case Route(replica=name):
-                self._watches[name].in_flight += 1
+                live = self._live[name]
+                live.watch.in_flight += 1
+                live.tried(now_s)
                 exchange.is_in_flight = True
-                settings = self.settings
+                key, settings = exchange.key, self.settings
+                exchange.series = self.metrics.series(live.model, key.tier if key else None, name)
                 wait_s = settings.ttft_timeout_s if stream else settings.answer_timeout_s
                 exchange.deadline_s = now_s + wait_s
-                self._live[name].tried(now_s)
-                return self._live[name]
+                return live
             case NoRoute(reason=reason, retry_after_s=retry_after_s):
                 self._wait(exchange, reason, retry_after_s, now_s)
                 return None
@@ -363,20 +349,7 @@ class Gateway:
         """Its attempt is over."""
         if exchange.replica is not None and exchange.is_in_flight:
             exchange.is_in_flight = False
-            self._watches[exchange.replica.name].in_flight -= 1
-
-    def token(self, exchange: Exchange, gap_s: float | None, count: int) -> None:
-        """Observe TTFT and ITL."""
-        key, replica = exchange.key, exchange.replica
-        series = self.metrics.series(
-            exchange.model, key.tier if key else None, replica.name if replica else None
-        )
-        if gap_s is None:
-            series.ttft.observe(exchange.ttft_s or 0.0)
-        else:
-            series.itl.observe(gap_s)
-        for _ in range(count - 1):  # tokens that arrived together
-            series.itl.observe(0.0)
+            exchange.replica.watch.in_flight -= 1
 
     def settled(self, exchange: Exchange, usage: Usage) -> None:
         """One record, whatever happened."""
@@ -385,15 +358,19 @@ class Gateway:
         if not self._exchanges:
             self._all_done.set()
         self.wiring.record(usage)  # first: what follows may fail, the bill may not
-        if usage.replica is not None and usage.outcome == "finished":
-            recent = self._watches[usage.replica].recent
+        replica = exchange.replica
+        if replica is None:
+            self.metrics.series(usage.model, usage.tier, None).count(usage)
+            return
+        if usage.outcome == "finished":
+            recent = replica.watch.recent
             recent.add(self.now_s(), tokens_out=usage.tokens_out, ttft_s=usage.ttft_s)
-        self.metrics.count(usage)
+        exchange.series.count(usage)
 
     def attempt_failed(self, exchange: Exchange, kind: str, *, is_its_fault: bool) -> None:
         """Count a failed attempt, whatever becomes of the request."""
         if exchange.replica is not None:
-            self.metrics.attempts_failed.labels(exchange.replica.name, kind).inc()
+            self.metrics.attempt_failed(exchange.replica.name, kind)
             if is_its_fault:
                 exchange.replica.failed(self.now_s())
 

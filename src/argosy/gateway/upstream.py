@@ -22,7 +22,7 @@ _HEAD_BYTES_MAX = 64 * 1024
 
 
 class Listener(Protocol):
-    """Who hears a call's answer."""
+    """Who hears a call's answer: `on_read` after each turn of the others but `on_lost`."""
 
     def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
         """Status and headers (names in lower case)."""
@@ -32,8 +32,12 @@ class Listener(Protocol):
         """Bytes of the body, unchunked."""
         ...
 
+    def on_read(self) -> None:
+        """All of what arrived at once has been told."""
+        ...
+
     def on_end(self) -> None:
-        """The answer is whole."""
+        """The answer is whole. Nothing comes after this."""
         ...
 
     def on_lost(self, reason: str) -> None:
@@ -103,23 +107,12 @@ class UpstreamCall:
         self._send(task.result())
 
     def _send(self, connection: "_Connection") -> None:
-        self._connection = connection
-        connection.send(self._payload, self)
-
-    def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
-        """From the connection, like the three below."""
         if self._listener is not None:
-            self._listener.on_head(status, headers)
-
-    def on_body(self, data: bytes) -> None:
-        if self._listener is not None:
-            self._listener.on_body(data)
-
-    def on_end(self) -> None:
-        if self._listener is not None:
-            self._listener.on_end()
+            self._connection = connection
+            connection.send(self._payload, self, self._listener)
 
     def on_lost(self, reason: str, *, was_stale: bool) -> None:
+        """From the connection; all else it tells the listener itself."""
         if self._listener is None:
             return
         self._connection = None
@@ -137,7 +130,7 @@ class ReplicaLink:
         self._host = parts.hostname or "127.0.0.1"
         self._is_tls = parts.scheme == "https"
         self._port = parts.port or (443 if self._is_tls else 80)
-        self._prefix = parts.path.rstrip("/").removesuffix("/v1")
+        self._prefix = parts.path.rstrip("/").removesuffix("/v1").encode("latin-1", "replace")
         self._ssl = ssl.create_default_context() if self._is_tls else None
         head = f" HTTP/1.1\r\nhost: {parts.netloc.rpartition('@')[2]}\r\n"
         head += "content-type: application/json\r\naccept-encoding: identity\r\n"
@@ -152,13 +145,8 @@ class ReplicaLink:
     def call(self, path: str, body: bytes, listener: Listener, *, request: str) -> UpstreamCall:
         """A call of POST `path`, not yet begun."""
         payload = b"POST %b%b%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
-            self._prefix.encode(),
-            path.encode(),
-            self._head,
-            request.encode(),
-            len(body),
-            body,
-        )
+            self._prefix, path.encode(), self._head, request.encode(), len(body), body,
+        )  # fmt: skip
         return UpstreamCall(self, payload, listener)
 
     async def connect(self) -> "_Connection":
@@ -218,6 +206,7 @@ class _Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._call: UpstreamCall | None = None
+        self._listener: Listener | None = None  # the call's, while it wants to hear
         self._parser: httptools.HttpResponseParser | None = None
         self._headers: dict[bytes, bytes] = {}
         self._is_busy = False
@@ -231,11 +220,13 @@ class _Connection(asyncio.Protocol):
 
     # What the link and the call ask.
 
-    def send(self, payload: bytes, call: UpstreamCall) -> None:
+    def send(self, payload: bytes, call: UpstreamCall, listener: Listener) -> None:
         self._call = call
+        self._listener = listener
         self._is_busy = True
         self._has_answered = False
-        self._parser = httptools.HttpResponseParser(self)
+        if self._parser is None:
+            self._parser = httptools.HttpResponseParser(self)
         if self._transport is None or self._transport.is_closing():
             self._loop.call_soon(self._lose, "the connection was closed")
             return
@@ -253,7 +244,7 @@ class _Connection(asyncio.Protocol):
         return now_s - self._quiet_since_s > self._idle_s_max
 
     def detach(self) -> None:
-        self._call = None
+        self._call = self._listener = None
         self._quiet_since_s = self._loop.time()
         if self._link.is_closed:
             self.abort()  # nobody would sweep it
@@ -261,7 +252,7 @@ class _Connection(asyncio.Protocol):
             self.resume()
 
     def abort(self) -> None:
-        self._call = None
+        self._call = self._listener = None
         if self._transport is not None:
             self._transport.abort()
 
@@ -289,6 +280,8 @@ class _Connection(asyncio.Protocol):
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
+            if self._listener is not None:
+                self._listener.on_read()
         except httptools.HttpParserCallbackError:  # a bug of ours: this answer alone is lost
             log.exception("reading a replica's answer")
             self._fail("its answer could not be read")
@@ -316,17 +309,19 @@ class _Connection(asyncio.Protocol):
 
     def _lose(self, reason: str) -> None:
         call, self._call = self._call, None
+        self._listener = None
         was_stale = self._was_used and not self._has_answered
         self._is_busy = False
         if call is not None:
             call.on_lost(reason, was_stale=was_stale)
 
     def _settle(self) -> None:
-        call, self._call = self._call, None
+        listener, self._listener = self._listener, None
+        self._call = None
         self._is_busy = False
         self._was_used = True
-        if call is not None:
-            call.on_end()
+        if listener is not None:
+            listener.on_end()
 
     # What the parser says.
 
@@ -351,19 +346,20 @@ class _Connection(asyncio.Protocol):
         headers = self._headers
         has_length = b"content-length" in headers or b"transfer-encoding" in headers
         self._ends_with_connection = not has_length
-        if self._call is not None:
-            self._call.on_head(status, headers)
+        if self._listener is not None:
+            self._listener.on_head(status, headers)
 
     def on_body(self, body: bytes) -> None:
-        if self._call is not None:
-            self._call.on_body(body)
+        if self._listener is not None:
+            self._listener.on_body(body)
 
     def on_message_complete(self) -> None:
         parser = self._parser
         if parser is None or parser.get_status_code() < 200:
             return
         keep = parser.should_keep_alive()
-        self._idle_s_max = _idle_s(self._headers.get(b"keep-alive", b""))
+        kept = self._headers.get(b"keep-alive")
+        self._idle_s_max = _IDLE_S_MAX if kept is None else _idle_s(kept)
         self._quiet_since_s = self._loop.time()
         self._settle()
         if keep and self._transport is not None and not self._transport.is_closing():

@@ -79,13 +79,14 @@ class PassThrough:
 
     def event(self, data: bytes) -> bytes:
         """The event as it came. Raises `RefusedError` on an error or on what is not JSON."""
-        if data == DONE or data == b"null":  # llama.cpp opens several prompts with `data: null`
+        if data == b"null":  # llama.cpp opens several prompts with `data: null`
             return b""
         try:
             event = _event_decoder.decode(data)
         except _NOT_JSON as error:
             raise upstream_failed(f"The replica sent what is not an event: {error}.") from None
-        check_error(event.error)
+        if event.error is not NO_ERROR:
+            check_error(event.error)
         for choice in event.choices:
             self._count(choice)
         if event.usage is not None:
@@ -96,7 +97,9 @@ class PassThrough:
             self._head = {"id": event.id, "created": event.created, "model": event.model}
         if self._is_resumed:
             return self._as_before(data)
-        return b"data: " + data.replace(b"\n", b" ") + b"\n\n"  # a line end in JSON is a space
+        if b"\n" in data:
+            data = data.replace(b"\n", b" ")  # a line end in JSON is a space
+        return b"data: %b\n\n" % data
 
     def _count(self, choice: _Choice) -> None:
         delta = choice.delta or _NO_DELTA
@@ -152,7 +155,8 @@ class PassThrough:
             said = _whole_decoder.decode(body)
         except _NOT_JSON as error:
             raise upstream_failed(f"The replica sent what is not an answer: {error}.") from None
-        check_error(said.error)
+        if said.error is not NO_ERROR:
+            check_error(said.error)
         if not said.choices and not said.data:
             raise upstream_failed("The replica's answer has nothing in it.")
         if said.usage is not None:

@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from argosy.engines.port import Abilities
 from argosy.gateway.surfaces.chat_encoder import ChatEncoder
+from argosy.gateway.surfaces.chat_plain import plain_ask
 from argosy.gateway.surfaces.decode import check_max_tokens, decode, look_up, raw, refused
 from argosy.gateway.surfaces.port import Ask, Catalog, Prepared, Served, Tool
 from argosy.gateway.surfaces.prepare import needs_transform, prepare_chat, prepare_pass_through
@@ -134,6 +135,9 @@ class Chat:
 
     def ask(self, body: bytes, catalog: Catalog) -> Ask:
         """Read and check a request. Raises `RefusedError`."""
+        plain = plain_ask(body, catalog, path=self.path)
+        if plain is not None:
+            return plain
         request = decode(_decoder, body)
         served = look_up(catalog, request.model)
         _check(request, served)

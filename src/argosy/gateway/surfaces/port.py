@@ -5,7 +5,7 @@ A request's way: `Surface.ask` (bytes to `Ask`, or refused) -> `Surface.prepare`
 back) -> `Answer.event` per upstream event or `Answer.whole` once -> bytes to the client.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import msgspec
@@ -40,6 +40,34 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 Catalog = Mapping[str, Served]
 
 
+class AsSent(Mapping[str, msgspec.Raw]):
+    """The fields of a body that may be sent as the bytes it is; read only when somebody asks."""
+
+    __slots__ = ("_fields", "body")
+
+    def __init__(self, body: bytes) -> None:
+        """`body` is a JSON object, checked."""
+        self.body = body
+        self._fields: dict[str, msgspec.Raw] | None = None
+
+    def _read(self) -> dict[str, msgspec.Raw]:
+        if self._fields is None:
+            self._fields = _fields_decoder.decode(self.body)
+        return self._fields
+
+    def __getitem__(self, name: str) -> msgspec.Raw:
+        return self._read()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+
+_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
     """A function that the model may call."""
 
@@ -53,7 +81,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     path: str  # on the replica, e.g. "/v1/chat/completions"
-    fields: dict[str, msgspec.Raw]  # the body, all but `stream` and `stream_options`
+    fields: Mapping[str, msgspec.Raw]  # the body, `stream` and `stream_options` perhaps not
     stream: bool = False  # to the client
     usage_event: bool = False  # the client asked for OpenAI's usage chunk
     stop: tuple[str, ...] = ()  # also in `fields["stop"]`
@@ -120,7 +148,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt: what to send, and who translates what comes back."""
 
     path: str
-    fields: dict[str, msgspec.Raw]
+    fields: Mapping[str, msgspec.Raw]
     stream: bool  # asked of the replica; may be True though the client wants a whole answer
     answer: Answer
 

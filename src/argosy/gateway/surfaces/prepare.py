@@ -1,11 +1,13 @@
 """Fits an ask to a replica: what its engine does not honour, the gateway does itself."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 from argosy.engines.port import Abilities
 from argosy.gateway.surfaces.answers import PassThrough, Translated
 from argosy.gateway.surfaces.decode import raw, refused
-from argosy.gateway.surfaces.port import Answer, Ask, Encoder, Prepared, Tool
+from argosy.gateway.surfaces.port import Answer, Ask, AsSent, Encoder, Prepared, Tool
 from argosy.gateway.surfaces.transforms import (
     ForcedCall,
     StopCutter,
@@ -21,8 +23,12 @@ _STREAM_OPTIONS = msgspec.Raw(b'{"include_usage":true}')
 
 def prepare_pass_through(ask: Ask) -> Prepared:
     """The request as it is; a stream always brings its usage, for the meter."""
-    fields = _streamed(ask.fields) if ask.stream else ask.fields
-    answer = PassThrough(usage_event=ask.usage_event, may_continue=_may_continue(ask))
+    if isinstance(ask.fields, AsSent):  # checked, and it asks for its usage already
+        fields, may_continue = ask.fields, True
+    else:
+        fields = _streamed(ask.fields) if ask.stream else ask.fields
+        may_continue = _may_continue(ask)
+    answer = PassThrough(usage_event=ask.usage_event, may_continue=may_continue)
     return Prepared(path=ask.path, fields=fields, stream=ask.stream, answer=answer)
 
 
@@ -135,7 +141,7 @@ def needs_transform(ask: Ask, abilities: Abilities) -> bool:
     return ask.must_call and not abilities.forces_tool_choice
 
 
-def _streamed(fields: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
+def _streamed(fields: Mapping[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
     return {**fields, "stream": _TRUE, "stream_options": _STREAM_OPTIONS}
 
 
