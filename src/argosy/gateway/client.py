@@ -188,11 +188,12 @@ class ClientConnection(asyncio.Protocol):
         if request is None or self._is_deaf or self._has_head:
             return
         self._has_head = True
-        request.method = self._parser.get_method().decode("latin-1")
+        parser, headers = self._parser, self._headers
+        request.method = parser.get_method().decode("latin-1")
         request.path = self._url.partition(b"?")[0].decode("latin-1")
-        request.headers = self._headers
-        request.is_http_10 = self._parser.get_http_version() == "1.0"
-        request.keep_alive = self._parser.should_keep_alive()
+        request.headers = headers
+        request.is_http_10 = parser.get_http_version() == "1.0"
+        request.keep_alive = parser.should_keep_alive()
         self._deadline_s = self._loop.time() + self._floor.settings.body_timeout_s
         self._check_head_bytes(self._header_bytes + len(self._url))
         if not self._is_deaf:
@@ -205,27 +206,33 @@ class ClientConnection(asyncio.Protocol):
 
     def _check_head(self, request: Request) -> None:
         limit = self._floor.settings.body_bytes_max
-        length = self._headers.get(b"content-length", b"0")
+        length = request.headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > limit:
             self._reject_kind("too_large", f"A body of {int(length)} bytes; the limit is {limit}.")
             return
         self._refusal = self._floor.precheck(request)
-        if self._headers.get(b"expect", b"").lower() == b"100-continue" and not self._is_serving:
+        expected = request.headers.get(b"expect")
+        if expected and expected.lower() == b"100-continue" and not self._is_serving:
             self.write(CONTINUE)
 
     def on_body(self, body: bytes) -> None:
         if self._is_deaf:
             return
+        floor = self._floor
         self._body_bytes += len(body)
-        limit = self._floor.settings.body_bytes_max
-        if self._body_bytes > limit:
+        if self._body_bytes > floor.settings.body_bytes_max:
+            limit = floor.settings.body_bytes_max
             self._reject_kind("too_large", f"The body is over the limit of {limit} bytes.")
             return
         if self._refusal is not None:
             return  # it will be refused: read, not kept
-        self._floor.body_bytes_pending += len(body)
-        self._body += body
-        if self._floor.body_bytes_pending > self._floor.settings.body_bytes_pending_max:
+        floor.body_bytes_pending += len(body)
+        if not self._body:
+            self._body = body  # most arrive in one piece, which is not copied
+        else:
+            self._body = bytearray(self._body) if isinstance(self._body, bytes) else self._body
+            self._body += body
+        if floor.body_bytes_pending > floor.settings.body_bytes_pending_max:
             message = "The requests of all clients together are too large just now; try later."
             self._drop_body()
             self._refusal = Refusal(kind="no_replica", message=message, retry_after_s=1.0)
@@ -241,7 +248,7 @@ class ClientConnection(asyncio.Protocol):
             self._reject_kind("rate_limited", message)
             return
         request.body = bytes(self._body)
-        self._body = bytearray()
+        self._body = b""
         self._request = None
         self._waiting.append((request, refusal))
 
@@ -309,7 +316,7 @@ class ClientConnection(asyncio.Protocol):
         self._has_head = False
         self._unread_bytes = 0  # received in a head that is not whole yet
         self._header_bytes = 0
-        self._body = bytearray()
+        self._body: bytes | bytearray = b""
         self._body_bytes = 0
         self._request: Request | None = None
         self._refusal: Refusal | None = None
@@ -365,7 +372,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _drop_body(self) -> None:
         self._floor.body_bytes_pending -= len(self._body)
-        self._body = bytearray()
+        self._body = b""
 
     def _reject_kind(self, kind: RefusalKind, message: str) -> None:
         self._reject(Refusal(kind=kind, message=message))

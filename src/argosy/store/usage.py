@@ -8,6 +8,7 @@ import logging
 import random
 import threading
 from collections import deque
+from collections.abc import Sequence
 from typing import Literal, Self
 
 import msgspec
@@ -205,9 +206,16 @@ def insert_records(engine: Engine, batch: list[Usage]) -> None:
 
     A commit whose reply was lost is tried again, so a record may come twice; its id tells.
     """
-    rows = [[_storable(value) for value in msgspec.structs.astuple(record)] for record in batch]
+    rows = [_row(record) for record in batch]
     with writing(engine) as connection:
         insert_new(connection, usage_table, columns=Usage.__struct_fields__, rows=rows)
+
+
+def _row(record: Usage) -> Sequence[object]:
+    # A reason may quote a client or a replica; the rest is the fleet file's, or ours. Most have
+    # none, and what is done here is done while the gateway's loop waits for the interpreter.
+    values = msgspec.structs.astuple(record)
+    return [_storable(value) for value in values] if record.reason else values
 
 
 def _storable(value: object) -> object:
