@@ -72,6 +72,7 @@ class Gateway:
         self.body_bytes_pending = 0
         self.is_draining = False
         self.url = ""
+        self.now_s = asyncio.get_running_loop().time
         self._started_s = 0.0
         self.table = ReplicaTable(version=0, replicas=())
         self._ids = itertools.count()
@@ -95,7 +96,7 @@ class Gateway:
 
     async def start(self) -> str:
         """Listen; the URL. Raises `OSError` when the address is taken."""
-        self._loop = loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
             lambda: ClientConnection(self),
             self.settings.host,
@@ -291,10 +292,6 @@ class Gateway:
         return dialect_of(request.path, has_anthropic_header=has_header)
 
     # From an exchange.
-
-    def now_s(self) -> float:
-        """The loop's time."""
-        return self._loop.time()
 
     def route(self, exchange: Exchange, *, stream: bool) -> LiveReplica | None:
         """The policy's choice; where there is none the exchange waits, or falls back."""

@@ -19,6 +19,15 @@ class EventReader:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The events that `chunk` completes. Raises `ValueError` past `bytes_max`."""
+        if (  # one whole event of one line, as engines send them: a quarter of the time
+            chunk.find(b"\n") == len(chunk) - 2 > 6
+            and chunk.startswith(b"data: ")
+            and chunk.endswith(b"\n\n")
+            and not self._rest
+            and not self._return
+            and b"\r" not in chunk
+        ):
+            return [chunk[6:-2]]
         if self._return or b"\r" in chunk:
             chunk = self._with_line_feeds(chunk)
         buffer = self._rest + chunk if self._rest else chunk
