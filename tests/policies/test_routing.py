@@ -1,11 +1,22 @@
 """Which replica is chosen: readiness first, then what was not tried, then the load per slot."""
 
 import random
+from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from argosy.policies.routing import NoRoute, ReplicaView, Route, least_loaded
+from argosy.policies.routing import (
+    POLICIES,
+    NoRoute,
+    ReplicaView,
+    RequestShape,
+    Route,
+    least_loaded,
+    power_of_two,
+    round_robin,
+)
 
 names = st.sampled_from([f"r{number}" for number in range(6)])
 views = st.builds(
@@ -87,3 +98,66 @@ def test_requests_that_stay_are_spread_evenly(count, requests):
         ]
         in_flight[chosen(replicas).replica] += 1
     assert max(in_flight.values()) - min(in_flight.values()) <= 1
+
+
+# In turn, and the less loaded of two.
+
+POLICY = st.sampled_from(list(POLICIES.values()))
+
+
+def idle(count: int) -> list[ReplicaView]:
+    return [
+        ReplicaView(replica=f"r{number}", is_ready=True, requests_in_flight=0, slots=4)
+        for number in range(count)
+    ]
+
+
+def name_of(decision: Route | NoRoute) -> str:
+    assert isinstance(decision, Route)
+    return decision.replica
+
+
+def test_round_robin_takes_each_in_turn_by_name():
+    replicas = idle(3)[::-1]
+    turns = [name_of(round_robin(replicas, request=RequestShape(turn=turn))) for turn in range(6)]
+    assert turns == ["r0", "r1", "r2", "r0", "r1", "r2"]
+
+
+def test_equal_replicas_share_what_least_loaded_gives():
+    chosen = Counter(
+        name_of(least_loaded(idle(3), request=RequestShape(turn=turn))) for turn in range(300)
+    )
+    assert all(90 <= count <= 110 for count in chosen.values())
+
+
+@pytest.mark.parametrize("step", [2, 3, 4])
+def test_equal_replicas_share_where_only_every_nth_request_finds_them_equal(step):
+    chosen = Counter(
+        name_of(least_loaded(idle(2), request=RequestShape(turn=turn * step)))
+        for turn in range(200)
+    )
+    assert all(90 <= count <= 110 for count in chosen.values())
+
+
+@given(st.integers(2, 6), st.floats(0, 1, exclude_max=True))
+def test_power_of_two_never_takes_the_most_loaded_alone(count, chance):
+    replicas = idle(count)
+    replicas[1].requests_in_flight = 5
+    assert name_of(power_of_two(replicas, request=RequestShape(chance=chance))) != "r1"
+
+
+def test_power_of_two_draws_every_pair_alike():
+    draws = [RequestShape(chance=number / 1200) for number in range(1200)]
+    chosen = Counter(name_of(power_of_two(idle(4), request=draw)) for draw in draws)
+    assert set(chosen.values()) == {300}
+
+
+@given(POLICY, fleets, tried_sets)
+def test_every_policy_says_why(policy, replicas, tried):
+    route = policy(replicas, tried=tried)
+    assert f"of {route.candidates}" in route.reason
+
+
+@given(POLICY)
+def test_no_policy_finds_a_replica_where_there_is_none(policy):
+    assert isinstance(policy([]), NoRoute)

@@ -19,11 +19,28 @@ Name = Annotated[
 ]
 PositiveInt = Annotated[int, Meta(ge=1)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(gt=0, le=1)]
 Tier = Literal["enterprise", "consumer", "batch"]
+Per = Literal["minute", "hour", "day", "month", "ever"]
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The base of every table of `fleet.yaml` (msgspec does not inherit kw_only)."""
+
+
+class QueueTimeouts(Config, frozen=True, kw_only=True):
+    """How long a request waits for a slot of its model before it is refused, by tier."""
+
+    enterprise: Annotated[
+        PositiveFloat, Meta(description="Seconds that an enterprise tenant's request waits.")
+    ] = 30.0
+    consumer: Annotated[
+        PositiveFloat, Meta(description="Seconds that a consumer tenant's request waits.")
+    ] = 20.0
+    batch: Annotated[
+        PositiveFloat,
+        Meta(description="Seconds that a batch tenant's request waits: it runs in troughs."),
+    ] = 600.0
 
 
 class Gateway(Config, frozen=True, kw_only=True):
@@ -77,8 +94,52 @@ class Gateway(Config, frozen=True, kw_only=True):
         PositiveInt, Meta(description="Attempts on one model before the answer's first byte.")
     ] = 5
     waiting_max: Annotated[
-        PositiveInt, Meta(description="Requests that wait for a replica at once.")
+        PositiveInt,
+        Meta(description="Requests that wait at once for a slot or a replica, of each model."),
     ] = 1024
+    routing: Annotated[
+        Literal["predicted", "least_loaded", "power_of_two", "round_robin"],
+        Meta(description="How a replica is chosen; predicted: the soonest first token."),
+    ] = "predicted"
+    affinity_load_max: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="Requests per slot above the least loaded replica up to which a prompt "
+            "that a replica has in its prefix cache draws a request there.",
+        ),
+    ] = 0.5
+    slow_start_s: Annotated[
+        PositiveFloat, Meta(description="Seconds over which a new replica's slots come into use.")
+    ] = 10.0
+    price_weight_s_per_usd: Annotated[
+        float,
+        Meta(ge=0, description="Seconds of waiting that a dollar is worth in predicted routing."),
+    ] = 0.0
+    queue_timeout_s: Annotated[
+        QueueTimeouts, Meta(description="Seconds that a request waits for a slot, by tier.")
+    ] = QueueTimeouts()
+    tenant_share_max: Annotated[
+        Share,
+        Meta(
+            description="The largest share of a model's slots that one tenant holds, beyond its "
+            "reserved throughput, so that a flood leaves slots to others; a sole tenant holds all."
+        ),
+    ] = 0.75
+    consumer_share_max: Annotated[
+        Share,
+        Meta(
+            description="The largest share of a model's slots that consumer and batch requests "
+            "hold together; all of them where no tenant is of the enterprise tier."
+        ),
+    ] = 0.9
+    batch_share_max: Annotated[
+        Share,
+        Meta(
+            description="The largest share of a model's slots that batch requests hold; "
+            "all of them where every tenant is of the batch tier."
+        ),
+    ] = 0.5
     drain_s: Annotated[
         PositiveFloat, Meta(description="Seconds that streams have to end when Argosy stops.")
     ] = 30.0
@@ -157,6 +218,13 @@ class EndpointEngine(Config, frozen=True, kw_only=True, tag_field="kind", tag="e
         ),
     ] = "none"
     embeddings: Annotated[bool, Meta(description="Answers requests for embeddings.")] = False
+    slots: Annotated[
+        PositiveInt | None,
+        Meta(
+            description="Requests that it decodes together; unset: unknown, so the gateway keeps "
+            "no queue for it and leaves queueing to the endpoint."
+        ),
+    ] = None
 
 
 class SimulatedEngine(Config, frozen=True, kw_only=True, tag_field="kind", tag="simulated"):
@@ -236,13 +304,41 @@ class Deployment(Config, frozen=True, kw_only=True):
         return f"{self.model}@{self.pool}"
 
 
+class Budget(Config, frozen=True, kw_only=True):
+    """What a tenant may use in one window of the UTC calendar; tokens, requests or both."""
+
+    tokens: Annotated[
+        PositiveInt | None, Meta(description="Prompt and answer tokens together; unset: any.")
+    ] = None
+    requests: Annotated[
+        PositiveInt | None, Meta(description="Requests that are served; unset: any number.")
+    ] = None
+    per: Annotated[
+        Per, Meta(description="The window: a minute, hour, day or month in UTC, or ever: no end.")
+    ]
+
+
 class Tenant(Config, frozen=True, kw_only=True):
-    """Who holds keys, and the priority class of its requests."""
+    """Who holds keys, the priority class of its requests, and what it may use."""
 
     name: Name
     tier: Annotated[
         Tier, Meta(description="The priority class of its requests: enterprise, consumer or batch.")
     ] = "consumer"
+    weight: Annotated[
+        PositiveFloat,
+        Meta(description="Its share beside the others of its tier: 2 gets twice what 1 gets."),
+    ] = 1.0
+    reserved_tokens_per_s: Annotated[
+        PositiveFloat | None,
+        Meta(
+            description="Prompt and answer tokens per second of each model that go before all "
+            "other work; enterprise tenants only."
+        ),
+    ] = None
+    budgets: Annotated[
+        tuple[Budget, ...], Meta(description="The most that it may use, one budget per window.")
+    ] = ()
 
 
 class Fleet(Config, frozen=True, kw_only=True):

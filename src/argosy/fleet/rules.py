@@ -118,6 +118,34 @@ def _body_sizes(fleet: Fleet) -> Iterator[_Finding]:
         yield ("gateway", "body_bytes_max"), f"{told} Lower this one or raise the other."
 
 
+def _odd_shares(fleet: Fleet) -> Iterator[_Finding]:
+    batch, lower = fleet.gateway.batch_share_max, fleet.gateway.consumer_share_max
+    if batch > lower:
+        told = f"= {batch} is more than consumer_share_max = {lower}, which holds for both tiers."
+        yield ("gateway", "batch_share_max"), f"{told} Lower this one or raise the other."
+
+
+def _odd_budgets(fleet: Fleet) -> Iterator[_Finding]:
+    for index, tenant in enumerate(fleet.tenants):
+        seen: set[str] = set()
+        for position, budget in enumerate(tenant.budgets):
+            at = ("tenants", index, "budgets", position)
+            if budget.tokens is None and budget.requests is None:
+                yield at, f"limits nothing. Write tokens: N, requests: N or both per {budget.per}."
+            if budget.per in seen:
+                told = f'= "{budget.per}" is a second budget of {tenant.name} for that window.'
+                yield (*at, "per"), f"{told} Put tokens and requests into one of them."
+            seen.add(budget.per)
+
+
+def _reservations_of_lower_tiers(fleet: Fleet) -> Iterator[_Finding]:
+    for index, tenant in enumerate(fleet.tenants):
+        if tenant.reserved_tokens_per_s is not None and tenant.tier != "enterprise":
+            at = ("tenants", index, "reserved_tokens_per_s")
+            told = f"= {tenant.reserved_tokens_per_s:g}, but {tenant.name} is of the {tenant.tier}"
+            yield at, f"{told} tier. Write tier: enterprise, or remove it: a weight fits any tier."
+
+
 def _idle_models(fleet: Fleet) -> Iterator[_Finding]:
     deployed = {deployment.model for deployment in fleet.deployments}
     for index, model in enumerate(fleet.models):
@@ -136,5 +164,8 @@ _RULES: tuple[Callable[[Fleet], Iterator[_Finding]], ...] = (
     _odd_weights,
     _open_gateway,
     _body_sizes,
+    _odd_shares,
+    _odd_budgets,
+    _reservations_of_lower_tiers,
     _idle_models,
 )

@@ -140,18 +140,24 @@ class Attempt:
             log.exception("request %s", self._asker.request.id)
             self._give_up(Refusal(kind="internal", message="The gateway failed on this answer."))
 
+    def _translate(self, events: list[bytes], out: list[bytes]) -> bool:
+        """The client's bytes for these events, into `out`; True when they were the last."""
+        answer = self.answer
+        for data in events:
+            if data == DONE:
+                break
+            out.append(answer.event(data))
+        else:
+            if not answer.is_complete:
+                return False
+        out.append(answer.end())
+        return True
+
     def _pass_on(self, events: list[bytes]) -> None:
-        answer, asker = self.answer, self._asker
-        before, is_done, out = answer.meter.tokens_out, False, []
+        answer, asker, out = self.answer, self._asker, []
+        before = answer.meter.tokens_out
         try:
-            for data in events:
-                is_done = data == DONE
-                if is_done:
-                    break
-                out.append(answer.event(data))
-            is_done |= answer.is_complete
-            if is_done:
-                out.append(answer.end())
+            is_done = self._translate(events, out)
         except RefusedError:
             if asker.has_begun and out:  # the client gets all that the answer says it has said
                 asker.stream(b"".join(out), self._now_s())

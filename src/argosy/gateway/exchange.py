@@ -18,6 +18,7 @@ import msgspec
 
 from argosy.fleet.config import Gateway as Settings
 from argosy.fleet.messages import Outcome, Refusal, RefusalKind, Usage
+from argosy.gateway.admission import Ticket
 from argosy.gateway.attempt import Attempt
 from argosy.gateway.http import (
     LAST_CHUNK,
@@ -29,6 +30,8 @@ from argosy.gateway.http import (
     whole_response,
 )
 from argosy.gateway.replicas import LiveReplica
+from argosy.gateway.router import Placed, Prompt
+from argosy.gateway.surfaces.decode import raw
 from argosy.gateway.surfaces.port import (
     Answer,
     Ask,
@@ -87,7 +90,15 @@ class Floor(Protocol):
         """The loop's time."""
         ...
 
-    def route(self, exchange: "Exchange", *, stream: bool) -> LiveReplica | None:
+    def admit(self, exchange: "Exchange", ask: Ask, body: bytes) -> bool:
+        """True: it may be routed now. False: later, or it was refused."""
+        ...
+
+    def move(self, exchange: "Exchange", model: str) -> bool:
+        """As `admit`, for a request that was admitted and is now for another model."""
+        ...
+
+    def route(self, exchange: "Exchange", *, stream: bool) -> Placed | None:
         """A replica for it; None: none is there, and it waits, fell back or was refused."""
         ...
 
@@ -95,8 +106,16 @@ class Floor(Protocol):
         """True when a replica of its model is ready that has not failed it."""
         ...
 
+    def released(self, exchange: "Exchange") -> None:
+        """Its attempt is over."""
+        ...
+
     def route_later(self, exchange: "Exchange", delay_s: float) -> None:
         """Route it again, after about that long."""
+        ...
+
+    def first_token(self, exchange: "Exchange", now_s: float) -> None:
+        """Its replica has read its prompt."""
         ...
 
     def attempt_failed(self, exchange: "Exchange", kind: str, *, is_its_fault: bool) -> None:
@@ -118,7 +137,9 @@ class Exchange:
     deadline_s = float("inf")  # of waiting, or of the attempt's first byte
     has_begun = False  # the client has seen a byte
     is_over = False
-    is_in_flight = False  # a replica counts it; kept by the gateway
+    placed: Placed | None = None  # where a replica counts it; kept by the gateway
+    prompt: Prompt  # what routing reads of it; set by the gateway when it admits
+    ticket: Ticket | None = None  # what it holds of budgets and slots; kept by the admission
     ttft_s: float | None = None
     tried: frozenset[str] = frozenset()  # replicas, by name
     _ask: Ask | None = None
@@ -154,10 +175,11 @@ class Exchange:
         except RefusedError as error:
             self.refuse(error.refusal)
             return
-        self.request.body = b""
+        body, self.request.body = self.request.body, b""
         self.model = ask.model
         self._fallback = self._floor.catalog[ask.model].fallback
-        self.route()
+        if self._floor.admit(self, ask, body):
+            self.route()
 
     def cancel(self, reason: str) -> None:
         """The client has left: the replica is told to stop."""
@@ -181,9 +203,9 @@ class Exchange:
         if self.is_over or self._ask is None:
             return
         self._attempt = None
-        replica = self._floor.route(self, stream=self._ask.stream)
-        if replica is not None:
-            self._send(replica, self._ask)
+        placed = self._floor.route(self, stream=self._ask.stream)
+        if placed is not None:
+            self._send(placed.live, self._ask)
 
     def move(self) -> None:
         """Take an attempt without a first byte to another replica.
@@ -252,6 +274,7 @@ class Exchange:
             series.itl.observe(gap_s)
         else:
             self._answered()
+            self._floor.first_token(self, now_s)
             if self.ttft_s is None:  # else it is a continuation's: neither a TTFT nor a gap
                 self.ttft_s = now_s - self.request.received_s
                 series.ttft.observe(self.ttft_s)
@@ -302,7 +325,15 @@ class Exchange:
         self._fallback = tuple(rest)
         self.tried = frozenset()
         self._failures = 0
-        self._floor.route_later(self, 0.0)
+        self.deadline_s = float("inf")
+        self._floor.released(self)
+        if self._floor.move(self, self.model):
+            self._floor.route_later(self, 0.0)
+
+    @property
+    def is_waiting(self) -> bool:
+        """True while no replica works on it and the client has seen nothing."""
+        return self._attempt is None and not self.has_begun and not self.is_over
 
     @property
     def next_model(self) -> str | None:
@@ -342,9 +373,11 @@ class Exchange:
         """The client's own bytes where nothing in them has to change."""
         fields = prepared.fields
         sampling = self._floor.catalog[replica.model].sampling
+        limit_tokens = self.ticket.limit_tokens if self.ticket is not None else None
         if (
             isinstance(fields, AsSent)
             and not sampling
+            and limit_tokens is None
             and replica.abilities.keeps_body
             and self._ask is not None
             and self._ask.model == replica.model
@@ -353,6 +386,8 @@ class Exchange:
         adapted = replica.adapt(dict(fields), replica.model)
         if prepared.path in _SAMPLED:
             adapted = {**sampling, **adapted}
+            if limit_tokens is not None:
+                adapted.setdefault("max_tokens", raw(limit_tokens))
         return msgspec.json.encode(adapted)
 
     def _rest(self, prepared: Prepared, answer: Answer, replica: LiveReplica) -> Prepared | None:

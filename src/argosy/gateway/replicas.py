@@ -19,13 +19,16 @@ class LiveReplica:
 
     def __init__(self, replica: Replica, *, watch: "Watch", bearer: str | None) -> None:
         assert replica.url is not None
-        self.watch = watch
         self.name = replica.name
         self.model = replica.model
+        self.pool = replica.pool
+        self.watch = watch
+        self.view = watch.view
         self.engine: Engine = adapter(replica.engine)
         self.abilities = self.engine.abilities(replica.engine)
         self.link = ReplicaLink(replica.url, bearer=bearer)
         self.state = replica.state
+        self.is_unsure = True  # what `view.is_ready` says may be over by now: `look_again`
         self._config = replica.engine
         self._url, self._pid = replica.url, replica.pid
         self._doubted_until_s = float("-inf")
@@ -35,6 +38,11 @@ class LiveReplica:
         """True when the table's row is this very process at this URL."""
         return (replica.url, replica.pid, replica.engine) == (self._url, self._pid, self._config)
 
+    def become(self, replica: Replica) -> None:
+        """What the control plane says of it now."""
+        self.state = replica.state
+        self.is_unsure = True
+
     def adapt(self, fields: dict[str, msgspec.Raw], model: str) -> dict[str, msgspec.Raw]:
         """The body as its engine wants it."""
         return self.engine.adapt(fields, config=self._config, model=model)
@@ -42,40 +50,48 @@ class LiveReplica:
     def doubt(self, now_s: float) -> None:
         """A connection to it failed: prefer others for a moment."""
         self._doubted_until_s = now_s + _DOUBT_S
+        self.is_unsure = True
 
     def failed(self, now_s: float) -> None:
         """An attempt on it failed by its fault."""
         self._breaker = breaker.failed(self._breaker, now_s=now_s)
+        self.is_unsure = True
 
     def tried(self, now_s: float) -> None:
         """An attempt on it begins."""
-        self._breaker = breaker.tried(self._breaker, now_s=now_s)
+        if self._breaker.failures:
+            self._breaker = breaker.tried(self._breaker, now_s=now_s)
+            self.is_unsure = True
 
     def answered(self) -> None:
         """It gave a first token, or a whole answer."""
-        self._breaker = breaker.succeeded()
+        if self._breaker.failures:
+            self._breaker = breaker.succeeded()
+            self.is_unsure = True
 
     def is_trusted(self, now_s: float) -> bool:
         """Ready, and not left alone for failing again and again."""
         return self.state == "ready" and not self._breaker.is_open(now_s)
 
-    def view(self, now_s: float, in_flight: int) -> ReplicaView:
-        """What the routing policy sees."""
-        return ReplicaView(
-            replica=self.name,
-            is_ready=self.is_trusted(now_s) and now_s >= self._doubted_until_s,
-            requests_in_flight=in_flight,
-            slots=self.abilities.slots,
-        )
+    def look_again(self, now_s: float) -> None:
+        """Bring `view.is_ready` up to date; it stays unsure while only time has to pass."""
+        is_doubted = now_s < self._doubted_until_s
+        self.view.is_ready = self.is_trusted(now_s) and not is_doubted
+        self.is_unsure = is_doubted or self._breaker.is_open(now_s)
 
 
 class Watch:
     """What is kept about a replica's name across its restarts."""
 
-    def __init__(self) -> None:
-        self.in_flight = 0
+    def __init__(self, name: str) -> None:
+        self.view = ReplicaView(replica=name, is_ready=False, requests_in_flight=0, slots=None)
         self.recent = Recent()
-        self.is_ready = False
+        self.is_ready = False  # for the metrics
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that it works on."""
+        return self.view.requests_in_flight
 
     def load(self, name: str, now_s: float) -> ReplicaLoad:
         """A row of `argosy status`."""

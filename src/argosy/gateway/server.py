@@ -27,16 +27,19 @@ from argosy.fleet.messages import (
     ReplicaTable,
     Usage,
 )
+from argosy.gateway.admission import Admission
 from argosy.gateway.catalog import catalog_of
 from argosy.gateway.client import ClientConnection
 from argosy.gateway.exchange import Exchange
 from argosy.gateway.http import Request, retry_after, whole_response
+from argosy.gateway.ledger import Ledger
 from argosy.gateway.pages import Pages
 from argosy.gateway.replicas import LiveReplica, Watch
-from argosy.gateway.surfaces.port import Dialect
+from argosy.gateway.router import Decisions, Placed, Router, prompt_of
+from argosy.gateway.surfaces.port import Ask, Dialect
 from argosy.gateway.surfaces.registry import dialect_of, surfaces
 from argosy.observability.metrics import GatewayMetrics
-from argosy.policies.routing import NoRoute, Route, least_loaded
+from argosy.policies.routing import NoRoute, Tuning
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,7 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     operator_token: str  # opens the status page, and chats as `operator`
     upstream_keys: Mapping[str, str] = {}  # pool name to the bearer key of its endpoint
     chance: random.Random  # jitters retries
+    ledger: Ledger | None = None  # None: no tenant has a budget
 
 
 class Gateway:
@@ -61,18 +65,18 @@ class Gateway:
 
     def __init__(self, fleet: Fleet, wiring: Wiring) -> None:
         self.settings = fleet.gateway
+        self.now_s = asyncio.get_running_loop().time
         self.fleet = fleet
         self.wiring = wiring
         self.catalog = catalog_of(fleet, created_at_s=int(wiring.unix_time_s()))
         self.metrics = GatewayMetrics(
-            waiting=lambda: float(len(self._waiting)),
+            waiting=lambda: float(len(self._waiting) + self._admission.waiting),
             connections=lambda: float(len(self._connections)),
             unwritten=lambda: float(wiring.usage_unwritten()),
         )
         self.body_bytes_pending = 0
         self.is_draining = False
         self.url = ""
-        self.now_s = asyncio.get_running_loop().time
         self._started_s = 0.0
         self.table = ReplicaTable(version=0, replicas=())
         self._ids = itertools.count()
@@ -81,7 +85,12 @@ class Gateway:
         self._pages = Pages(self)
         self._connections: set[ClientConnection] = set()
         self._exchanges: set[Exchange] = set()
-        self._waiting: deque[Exchange] = deque()
+        self._waiting: deque[Exchange] = deque()  # admitted, and no replica listens
+        self.decisions = Decisions()
+        self._routers = {model.name: self._router() for model in fleet.models}
+        self._admission = Admission(
+            fleet, ledger=wiring.ledger, unix_time_s=wiring.unix_time_s, now_s=self.now_s
+        )
         self._all_done = asyncio.Event()
         self._live: dict[str, LiveReplica] = {}
         self._watches: dict[str, Watch] = {}
@@ -91,6 +100,20 @@ class Gateway:
             id="operator", sha256="", tenant="operator", tier="consumer", name="operator",
             created_at_s=wiring.unix_time_s(),
         )  # fmt: skip
+
+    def _router(self) -> Router:
+        settings = self.settings
+        tuning = Tuning(
+            affinity_load_max=settings.affinity_load_max,
+            slow_start_s=settings.slow_start_s,
+            price_weight_s_per_usd=settings.price_weight_s_per_usd,
+        )
+        return Router(
+            policy=settings.routing,
+            tuning=tuning,
+            decisions=self.decisions,
+            chance=self.wiring.chance.random,
+        )
 
     # Its life.
 
@@ -118,8 +141,9 @@ class Gateway:
         for connection in tuple(self._connections):
             if connection.is_idle:
                 connection.close()
-        for exchange in tuple(self._waiting):
-            exchange.refuse(_draining())
+        for exchange in tuple(self._exchanges):
+            if exchange.is_waiting:
+                exchange.refuse(_draining())
         if self._exchanges:
             self._all_done.clear()
             with contextlib.suppress(TimeoutError):
@@ -148,7 +172,9 @@ class Gateway:
         self.table = table
         listening = {r.name: r for r in table.replicas if r.url and r.state in ("ready", "suspect")}
         for name in [name for name in self._live if name not in listening]:
-            self._live.pop(name).link.close()
+            gone = self._live.pop(name)
+            gone.link.close()
+            self._routers[gone.model].leave(name)
         for name, replica in listening.items():
             live = self._live.get(name)
             if live is None or not live.is_same(replica):
@@ -157,16 +183,18 @@ class Gateway:
                 bearer = self.wiring.upstream_keys.get(replica.pool)
                 watch = self._watch(name, replica.model)
                 live = self._live[name] = LiveReplica(replica, watch=watch, bearer=bearer)
-            live.state = replica.state
+                self._routers[live.model].join(live, self.now_s())
+            live.become(replica)
         for replica in table.replicas:
             self._watch(replica.name, replica.model).is_ready = replica.state == "ready"
+        self._admission.replace_table(table)
         self._move_off_suspects()
         self._route_waiting()
 
     def _watch(self, name: str, model: str) -> Watch:
         watch = self._watches.get(name)
         if watch is None:
-            watch = self._watches[name] = Watch()
+            watch = self._watches[name] = Watch(name)
             self.metrics.watch_replica(model, name, watch)
         return watch
 
@@ -293,28 +321,36 @@ class Gateway:
 
     # From an exchange.
 
-    def route(self, exchange: Exchange, *, stream: bool) -> LiveReplica | None:
+    def admit(self, exchange: Exchange, ask: Ask, body: bytes) -> bool:
+        """Its budget and a slot; True when it may be routed now."""
+        request = exchange.request
+        session = request.headers.get(b"x-session-id")
+        exchange.prompt = prompt_of(body, session)
+        served = self.catalog[ask.model]
+        return self._admission.admit(exchange, ask, served, id_=request.id, size=len(body))
+
+    def move(self, exchange: Exchange, model: str) -> bool:
+        """A slot of another model."""
+        return exchange.ticket is None or self._admission.move(exchange, exchange.ticket, model)
+
+    def route(self, exchange: Exchange, *, stream: bool) -> Placed | None:
         """The policy's choice; where there is none the exchange waits, or falls back."""
         now_s = self.now_s()
-        able = [live for live in self._live.values() if live.model == exchange.model]
-        if exchange.next_model is not None and not any(live.is_trusted(now_s) for live in able):
+        router = self._routers[exchange.model or ""]
+        if exchange.next_model is not None and not router.has_trusted(now_s):
             exchange.fall_back()
             return None
-        views = [live.view(now_s, live.watch.in_flight) for live in able]
-        match least_loaded(views, tried=exchange.tried):
-            case Route(replica=name):
-                live = self._live[name]
-                live.watch.in_flight += 1
-                live.tried(now_s)
-                exchange.is_in_flight = True
-                key, settings = exchange.key, self.settings
-                exchange.series = self.metrics.series(live.model, key.tier if key else None, name)
-                wait_s = settings.ttft_timeout_s if stream else settings.answer_timeout_s
-                exchange.deadline_s = now_s + wait_s
-                return live
-            case NoRoute(reason=reason, retry_after_s=retry_after_s):
-                self._wait(exchange, reason, retry_after_s, now_s)
-                return None
+        request = exchange.request.id
+        placed = router.choose(request, exchange.prompt, tried=exchange.tried, now_s=now_s)
+        if isinstance(placed, NoRoute):
+            self._wait(exchange, placed.reason, placed.retry_after_s, now_s)
+            return None
+        exchange.placed = placed
+        live, key, settings = placed.live, exchange.key, self.settings
+        exchange.series = self.metrics.series(live.model, key.tier if key else None, live.name)
+        wait_s = settings.ttft_timeout_s if stream else settings.answer_timeout_s
+        exchange.deadline_s = now_s + wait_s
+        return placed
 
     def _wait(self, exchange: Exchange, reason: str, retry_after_s: float, now_s: float) -> None:
         if len(self._waiting) >= self.settings.waiting_max:
@@ -327,13 +363,7 @@ class Gateway:
 
     def has_untried(self, exchange: Exchange) -> bool:
         """True when a replica of its model is ready that has not failed it."""
-        now_s = self.now_s()
-        return any(
-            live.model == exchange.model
-            and live.name not in exchange.tried
-            and live.is_trusted(now_s)
-            for live in self._live.values()
-        )
+        return self._routers[exchange.model or ""].has_trusted(self.now_s(), but=exchange.tried)
 
     def route_later(self, exchange: Exchange, delay_s: float) -> None:
         """Route it again: after `delay_s` and a little more, so that many do not come at once."""
@@ -344,25 +374,42 @@ class Gateway:
 
     def released(self, exchange: Exchange) -> None:
         """Its attempt is over."""
-        if exchange.replica is not None and exchange.is_in_flight:
-            exchange.is_in_flight = False
-            exchange.replica.watch.in_flight -= 1
+        placed, exchange.placed = exchange.placed, None
+        if placed is not None:
+            self._routers[placed.live.model].release(placed)
+
+    def first_token(self, exchange: Exchange, now_s: float) -> None:
+        """Its replica has read its prompt."""
+        if exchange.placed is not None:
+            self._routers[exchange.placed.live.model].first_token(exchange.placed, now_s)
 
     def settled(self, exchange: Exchange, usage: Usage) -> None:
         """One record, whatever happened."""
+        self.wiring.record(usage)  # first: what follows may fail, the bill may not
+        placed = exchange.placed
+        if placed is not None and usage.outcome == "finished":
+            router = self._routers[placed.live.model]
+            router.finished(placed, self.now_s(), tokens_out=usage.tokens_out)
         self.released(exchange)
         self._exchanges.discard(exchange)
         if not self._exchanges:
             self._all_done.set()
-        self.wiring.record(usage)  # first: what follows may fail, the bill may not
         replica = exchange.replica
         if replica is None:
             self.metrics.series(usage.model, usage.tier, None).count(usage)
+            self._end_ticket(exchange, usage)
             return
         if usage.outcome == "finished":
             recent = replica.watch.recent
             recent.add(self.now_s(), tokens_out=usage.tokens_out, ttft_s=usage.ttft_s)
         exchange.series.count(usage)
+        self._end_ticket(exchange, usage)
+
+    def _end_ticket(self, exchange: Exchange, usage: Usage) -> None:
+        """Last of all: it may start another request."""
+        ticket, exchange.ticket = exchange.ticket, None
+        if ticket is not None:
+            self._admission.end(ticket, usage)
 
     def attempt_failed(self, exchange: Exchange, kind: str, *, is_its_fault: bool) -> None:
         """Count a failed attempt, whatever becomes of the request."""
@@ -388,6 +435,7 @@ class Gateway:
             exchange.expire(now_s)
         for live in self._live.values():
             live.link.sweep(now_s)
+        self._admission.sweep(now_s)
         self._route_waiting()
 
     def _route_waiting(self) -> None:
@@ -424,7 +472,8 @@ class Gateway:
             gateway_url=self.url,
             uptime_s=now_s - self._started_s,
             requests_in_flight=sum(row.load.requests_in_flight for row in rows),
-            requests_waiting=sum(not exchange.is_over for exchange in self._waiting),
+            requests_waiting=sum(not exchange.is_over for exchange in self._waiting)
+            + self._admission.waiting,
             connections=len(self._connections),
             usage_records_unwritten=self.wiring.usage_unwritten(),
             replicas=rows,

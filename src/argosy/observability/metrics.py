@@ -89,8 +89,12 @@ class Series(msgspec.Struct):
 class Gauges(Protocol):
     """What is read of a replica when somebody scrapes."""
 
-    in_flight: int
     is_ready: bool
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that it works on."""
+        ...
 
 
 class GatewayMetrics(Collector):

@@ -1,7 +1,7 @@
 """The tables, how they came to be, and the opening of the file that holds them.
 
 Owns everything that only SQLite understands: pragmas, locks, error codes. What is asked of the
-tables is left to `keys.py` and `usage.py`.
+tables is left to `keys.py`, `usage.py`, `files.py` and `batches.py`.
 """
 
 import itertools
@@ -12,7 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy
-from sqlalchemy import BigInteger, Column, Connection, Double, Engine, String, Table, event, text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Double,
+    Engine,
+    LargeBinary,
+    String,
+    Table,
+    event,
+    text,
+)
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -61,6 +72,69 @@ usage_table = Table(
     Column("ttft_s", Double),
     Column("duration_s", Double, nullable=False),
     sqlalchemy.Index("ix_usage_tenant_at_s", "tenant", "at_s"),
+)
+file_table = Table(
+    "files",
+    METADATA,
+    Column("id", String, primary_key=True),  # later ids sort after earlier ones
+    Column("tenant", String),
+    Column("key", String),
+    Column("purpose", String, nullable=False),
+    Column("filename", String, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("created_at_s", Double, nullable=False),
+    Column("batch", String),  # its content is that batch's result lines, else it is in chunks
+    Column("part", String),
+    sqlalchemy.Index("ix_files_tenant_id", "tenant", "id"),
+)
+chunk_table = Table(
+    "file_chunks",
+    METADATA,
+    Column("file", String, primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+)
+batch_table = Table(
+    "batches",
+    METADATA,
+    Column("id", String, primary_key=True),  # later ids sort after earlier ones
+    Column("tenant", String),
+    Column("key", String),
+    Column("tier", String, nullable=False),
+    Column("api", String, nullable=False),
+    Column("endpoint", String, nullable=False),
+    Column("state", String, nullable=False, index=True),
+    Column("model", String),
+    Column("input_file", String),
+    Column("output_file", String),
+    Column("error_file", String),
+    Column("metadata", String),  # JSON
+    Column("faults", String, nullable=False),  # JSON
+    Column("created_at_s", Double, nullable=False),
+    Column("expires_at_s", Double, nullable=False),
+    Column("started_at_s", Double),
+    Column("cancelling_at_s", Double),
+    Column("ended_at_s", Double),
+    Column("items", BigInteger, nullable=False),
+    Column("succeeded", BigInteger, nullable=False),
+    Column("errored", BigInteger, nullable=False),
+    Column("canceled", BigInteger, nullable=False),
+    Column("expired", BigInteger, nullable=False),
+    sqlalchemy.Index("ix_batches_tenant_id", "tenant", "id"),
+)
+item_table = Table(
+    "batch_items",
+    METADATA,
+    Column("batch", String, primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+    Column("custom_id", String, nullable=False),
+    Column("state", String, nullable=False),  # pending, running, done
+    Column("attempts", BigInteger, nullable=False),
+    Column("outcome", String),
+    Column("status", BigInteger),
+    Column("request", String),
+    Column("body", LargeBinary),  # gone once it is done
+    Column("line", LargeBinary),  # of the results, once it is done
 )
 
 
@@ -264,6 +338,35 @@ def _create_keys_and_usage(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
+def _create_batches(connection: Connection) -> None:
+    for statement in (
+        "CREATE TABLE files (id VARCHAR NOT NULL PRIMARY KEY, tenant VARCHAR, key VARCHAR,"
+        " purpose VARCHAR NOT NULL, filename VARCHAR NOT NULL, bytes BIGINT NOT NULL,"
+        " created_at_s DOUBLE PRECISION NOT NULL, batch VARCHAR, part VARCHAR)",
+        "CREATE INDEX ix_files_tenant_id ON files (tenant, id)",
+        "CREATE TABLE file_chunks (file VARCHAR NOT NULL, position BIGINT NOT NULL,"
+        " content BLOB NOT NULL, PRIMARY KEY (file, position))",
+        "CREATE TABLE batches (id VARCHAR NOT NULL PRIMARY KEY, tenant VARCHAR, key VARCHAR,"
+        " tier VARCHAR NOT NULL, api VARCHAR NOT NULL, endpoint VARCHAR NOT NULL,"
+        " state VARCHAR NOT NULL, model VARCHAR, input_file VARCHAR, output_file VARCHAR,"
+        " error_file VARCHAR, metadata VARCHAR, faults VARCHAR NOT NULL,"
+        " created_at_s DOUBLE PRECISION NOT NULL, expires_at_s DOUBLE PRECISION NOT NULL,"
+        " started_at_s DOUBLE PRECISION, cancelling_at_s DOUBLE PRECISION,"
+        " ended_at_s DOUBLE PRECISION, items BIGINT NOT NULL, succeeded BIGINT NOT NULL,"
+        " errored BIGINT NOT NULL, canceled BIGINT NOT NULL, expired BIGINT NOT NULL)",
+        "CREATE INDEX ix_batches_state ON batches (state)",
+        "CREATE INDEX ix_batches_tenant_id ON batches (tenant, id)",
+        "CREATE TABLE batch_items (batch VARCHAR NOT NULL, position BIGINT NOT NULL,"
+        " custom_id VARCHAR NOT NULL, state VARCHAR NOT NULL, attempts BIGINT NOT NULL,"
+        " outcome VARCHAR, status BIGINT, request VARCHAR, body BLOB, line BLOB,"
+        " PRIMARY KEY (batch, position))",
+    ):
+        connection.execute(text(statement))
+
+
 # The n-th brings a store from version n - 1 to n. One that was released never changes, so it
 # spells its SQL out instead of reading the tables above; a test holds the two together.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create_keys_and_usage,)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
+    _create_keys_and_usage,
+    _create_batches,
+)

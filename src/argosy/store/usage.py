@@ -201,6 +201,22 @@ def records(engine: Engine, *, limit: int, tenant: str | None = None) -> list[Us
         return [_usage(row) for row in connection.execute(query.limit(limit))]
 
 
+def spent_since(engine: Engine, tenant: str, since_s: float) -> tuple[int, int]:
+    """Tokens and requests that count against a tenant's budgets, of those received since then.
+
+    Prompt and answer tokens, cached ones too. A request counts when it finished or reached a
+    replica; a refused one does not, whoever refused it.
+    """
+    columns = usage_table.c
+    counts = sqlalchemy.or_(columns.outcome == "finished", columns.attempts > 0)
+    query = sqlalchemy.select(
+        func.coalesce(_whole_sum(columns.tokens_in + columns.tokens_out), 0), func.count()
+    ).where(columns.tenant == tenant, columns.at_s >= since_s, columns.outcome != "refused", counts)
+    with engine.connect() as connection:
+        tokens, requests = connection.execute(query).one()
+    return tokens, requests
+
+
 def insert_records(engine: Engine, batch: list[Usage]) -> None:
     """All of the batch in one transaction, less what is there already.
 

@@ -152,6 +152,8 @@ class Chat:
             tools=tuple(_tool(tool) for tool in request.tools or ()),
             must_call=named is not None or request.tool_choice == "required",
             must_call_name=named.function.name if named else None,
+            answer_tokens_max=request.max_completion_tokens or request.max_tokens,
+            answers=request.n or 1,
         )
 
     def prepare(self, ask: Ask, abilities: Abilities) -> Prepared:

@@ -95,4 +95,5 @@ def plain_ask(body: bytes, catalog: Catalog, *, path: str) -> Ask | None:
         fields=AsSent(body),
         stream=said.stream,
         usage_event=has_options,
+        answer_tokens_max=None if said.max_tokens is UNSET else said.max_tokens,
     )

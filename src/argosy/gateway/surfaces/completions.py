@@ -70,6 +70,8 @@ class Completions:
             },
             stream=bool(request.stream),
             usage_event=bool(options and options.include_usage),
+            answer_tokens_max=request.max_tokens,
+            answers=(request.n or 1) * _prompts(request.prompt),
         )
 
     def prepare(self, ask: Ask, abilities: Abilities) -> Prepared:

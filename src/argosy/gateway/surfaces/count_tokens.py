@@ -49,6 +49,7 @@ class CountTokens:
             stream=False,
             stop=(),
             names_stop=False,
+            answer_tokens_max=1,
             echo=_native_fields(request, messages, ask) if plain else None,
         )
 

@@ -50,7 +50,7 @@ class Embeddings:
             raise refused("bad_request", "'input' holds an empty string.", param="input")
         sent = _fields_decoder.decode(body)
         fields = {name: sent[name] for name in _PASSED if bytes(sent.get(name, b"null")) != b"null"}
-        return Ask(model=served.name, path=self.path, fields=fields)
+        return Ask(model=served.name, path=self.path, fields=fields, answer_tokens_max=0)
 
     def prepare(self, ask: Ask, abilities: Abilities) -> Prepared:
         """Pass through."""

@@ -102,6 +102,7 @@ def asked(request: MessagesRequest, served: Served) -> tuple[Ask, list[ChatMessa
         must_call=forced,
         must_call_name=forced_name,
         echo=is_prefilled,
+        answer_tokens_max=request.max_tokens,
     )
     return ask, messages
 

@@ -90,6 +90,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     must_call: bool = False  # tool_choice is "required", or names `must_call_name`
     must_call_name: str | None = None
     echo: object = None  # what the surface itself needs again when it writes the answer
+    answer_tokens_max: int | None = None  # of one answer; None: the request does not limit it
+    answers: int = 1  # choices times prompts
 
 
 class Meter(msgspec.Struct, kw_only=True):

@@ -83,6 +83,7 @@ class Responses:
             tools=tools,
             must_call=forced,
             must_call_name=forced_name,
+            answer_tokens_max=request.max_output_tokens,
             echo=_Echo(
                 settings=_settings(request, served),
                 continues=messages[-1].role == "assistant",

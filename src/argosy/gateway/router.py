@@ -1,0 +1,212 @@
+"""The replicas of one model as routing sees them: who is there, how busy, what they hold.
+
+Keeps what the policy is told (`ReplicaView`s, changed in place), calls it, and keeps what became
+of each request that it placed: in flight, prompt bytes not yet read, rates learned from the
+answers. It decides nothing itself; `policies/routing` does.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from argosy.gateway.prefixes import PrefixIndex, block_hashes
+from argosy.gateway.rates import PoolRates
+from argosy.gateway.replicas import LiveReplica
+from argosy.policies.routing import (
+    POLICIES,
+    Decision,
+    NoRoute,
+    Note,
+    PolicyName,
+    ReplicaView,
+    RequestShape,
+    Tuning,
+    decision,
+    home_of,
+    note,
+)
+
+DECISIONS_KEPT = 4096  # of all models, the latest; about 3 MB with four replicas a model
+_LEARN_EVERY_S = 0.02  # a replica teaches 50 times a second at most: more costs and adds nothing
+_BYTES_PER_TOKEN = 4
+_CACHE_BYTES = 16 * 2**20  # of a replica that does not say how much it holds
+_MESSAGES = (b'"messages"', b'"prompt"', b'"input"')
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+    """What routing reads of a request, once."""
+
+    length: int  # bytes
+    blocks: list[int]  # hashes of its beginnings
+    session: bytes | None = None  # requests with the same one like the same replica
+
+
+def prompt_of(body: bytes, session: bytes | None) -> Prompt:
+    """The body from its messages on: what comes before is not what a prefix cache sees."""
+    begin = next((at for name in _MESSAGES if (at := body.find(name)) >= 0), 0)
+    length = len(body) - begin
+    return Prompt(length=length, blocks=block_hashes(body, begin=begin), session=session)
+
+
+class Placed(msgspec.Struct, kw_only=True):
+    """A request on a replica, from its sending to its end."""
+
+    live: LiveReplica
+    at_s: float
+    to_read_bytes: int  # of its own prompt, while its first token has not come
+    ahead_bytes: int  # to be read before that token, its own included
+    turns_waited: float
+    ttft_s: float | None = None
+
+
+class Decisions:
+    """The latest decisions of all models, kept small; made readable when somebody asks."""
+
+    def __init__(self, kept: int = DECISIONS_KEPT) -> None:
+        self._noted: deque[tuple[str, float, Note]] = deque(maxlen=kept)
+
+    def add(self, request: str, at_s: float, noted: Note) -> None:
+        """One decision, with its inputs as they were."""
+        self._noted.append((request, at_s, noted))
+
+    def of(self, request: str) -> list[tuple[float, Decision]]:
+        """All decisions of that request, first to last; `at_s` is the loop's time."""
+        return [(at_s, decision(noted)) for id_, at_s, noted in self._noted if id_ == request]
+
+
+class Router:
+    """One model."""
+
+    def __init__(
+        self,
+        *,
+        policy: PolicyName,
+        tuning: Tuning,
+        decisions: Decisions,
+        chance: Callable[[], float],
+    ) -> None:
+        self.lives: list[LiveReplica] = []
+        self._policy: PolicyName = policy
+        self._choose = POLICIES[policy]
+        self._tuning = tuning
+        self._decisions = decisions
+        self._chance = chance
+        self._by_name: dict[str, LiveReplica] = {}
+        self._views: list[ReplicaView] = []
+        self._prefixes = PrefixIndex()
+        self._rates: dict[str, PoolRates] = {}  # by pool
+        self._turn = 0
+        self._learn_from_s: dict[str, float] = {}  # by replica: not before
+
+    # Who is there.
+
+    def join(self, live: LiveReplica, now_s: float) -> None:
+        """A replica listens, for the first time or as a new process."""
+        self.leave(live.name)
+        abilities, view = live.abilities, live.view
+        view.slots = abilities.slots
+        view.ready_since_s = now_s if self._turn else None  # a fleet's first replicas start cold
+        tokens = (abilities.context_tokens or 0) * (abilities.slots or 0)
+        capacity = tokens * _BYTES_PER_TOKEN or _CACHE_BYTES
+        self._prefixes.join(live.name, capacity_bytes=capacity)
+        self._rates.setdefault(live.pool, PoolRates()).join(view)
+        self._by_name[live.name] = live
+        self._relist()
+
+    def leave(self, name: str) -> None:
+        """It listens no more: its cache is gone."""
+        if self._by_name.pop(name, None) is not None:
+            self._prefixes.forget(name)
+            self._relist()
+
+    def _relist(self) -> None:
+        self.lives = list(self._by_name.values())
+        self._views = [live.view for live in self.lives]
+
+    def has_trusted(self, now_s: float, *, but: frozenset[str] = frozenset()) -> bool:
+        """True when a replica may be relied on, beside those."""
+        return any(live.is_trusted(now_s) and live.name not in but for live in self.lives)
+
+    # One request.
+
+    def choose(
+        self, request: str, prompt: Prompt, *, tried: frozenset[str], now_s: float
+    ) -> Placed | NoRoute:
+        """The replica that it is to be sent to; it counts there from now on."""
+        for live in self.lives:
+            if live.is_unsure:
+                live.look_again(now_s)
+        session, blocks = prompt.session, prompt.blocks
+        shape = RequestShape(
+            prompt_bytes=prompt.length,
+            cached=self._prefixes.longest(blocks) if blocks else {},
+            home=home_of(session, self._views) if session else None,
+            turn=self._turn,
+            chance=self._chance(),
+            now_s=now_s,
+        )
+        chosen = self._choose(self._views, request=shape, tried=tried, tuning=self._tuning)
+        self._turn += 1
+        noted = note(self._policy, self._views, request=shape, tried=tried, tuning=self._tuning)
+        self._decisions.add(request, now_s, noted)
+        if isinstance(chosen, NoRoute):
+            return chosen
+        return self._place(self._by_name[chosen.replica], prompt, shape, now_s)
+
+    def _place(
+        self, live: LiveReplica, prompt: Prompt, shape: RequestShape, now_s: float
+    ) -> Placed:
+        view = live.view
+        cached = shape.cached.get(live.name, 0)
+        to_read = max(0, prompt.length - cached)
+        slots = view.slots
+        turns = 0.0
+        if slots is not None and view.requests_in_flight >= slots:
+            turns = (view.requests_in_flight - slots + 1) / slots
+        placed = Placed(
+            live=live,
+            at_s=now_s,
+            to_read_bytes=to_read,
+            ahead_bytes=view.prefill_bytes_queued + to_read,
+            turns_waited=turns,
+        )
+        view.requests_in_flight += 1
+        view.prefill_bytes_queued += to_read
+        if prompt.blocks:
+            self._prefixes.insert(prompt.blocks, live.name)
+        live.tried(now_s)
+        return placed
+
+    def first_token(self, placed: Placed, now_s: float) -> None:
+        """Its prompt has been read."""
+        placed.live.view.prefill_bytes_queued -= placed.to_read_bytes
+        placed.to_read_bytes = 0
+        placed.ttft_s = now_s - placed.at_s
+        name = placed.live.name
+        if now_s >= self._learn_from_s.get(name, 0.0):
+            self._rates[placed.live.pool].first_token(
+                name,
+                ttft_s=placed.ttft_s,
+                prompt_bytes=placed.ahead_bytes,
+                turns_waited=placed.turns_waited,
+            )
+
+    def finished(self, placed: Placed, now_s: float, *, tokens_out: int) -> None:
+        """It was answered."""
+        name = placed.live.name
+        if now_s >= self._learn_from_s.get(name, 0.0):
+            self._learn_from_s[name] = now_s + _LEARN_EVERY_S
+            self._rates[placed.live.pool].finished(
+                name,
+                duration_s=now_s - placed.at_s,
+                tokens_out=tokens_out,
+                ttft_s=placed.ttft_s,
+                turns_waited=placed.turns_waited,
+            )
+
+    def release(self, placed: Placed) -> None:
+        """It is there no more, however it ended."""
+        view = placed.live.view
+        view.requests_in_flight -= 1
+        view.prefill_bytes_queued -= placed.to_read_bytes

@@ -1,0 +1,163 @@
+"""How fast a replica is, learned from its answers. Pure: no clock; memory is in the argument.
+
+TTFT is taken to be a line in the uncached prompt bytes that had to be read before it, the
+request's own and those queued ahead: `base_s + bytes x prefill_s_per_byte`. The line is fitted by
+weighted least squares on running sums that forget half in `HALF_LIFE` observations. Weights are
+(predicted for the mean prompt / predicted for this one)^2, so that a tenth too much means the
+same for a short prompt as for a long one, and what a replica did when it was faster weighs no more
+than what it does now.
+
+A prior (what the pool's replicas have in common) counts as `PRIOR_WEIGHT` observations, at 0 and
+at twice the mean bytes: few observations are pulled to it, and prompts that are all of one length
+still give a line. An observation far above the prediction counts as `OUTLIER` times it: a pause
+moves the estimate a little, a replica that became slow soon. Values that are not finite or
+negative are left out.
+"""
+
+import msgspec
+
+HALF_LIFE = 100  # observations
+STALE_HALF_LIFE = 300  # observations of its pool that a replica had no part in
+PRIOR_WEIGHT = 3.0  # observations that the prior counts for
+OUTLIER, OUTLIER_S = 4.0, 0.05  # no more than this times the prediction, plus that
+TRUSTED = 8.0  # observations before anything is called an outlier
+
+_KEEP = 0.5 ** (1 / HALF_LIFE)
+_LARGEST = 1e9  # s, bytes and tokens alike: beyond it a caller has made a mistake
+_LEAST_S = 1e-4  # added to a prediction by which is divided
+
+
+class Learned(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What is believed of a replica. All finite, none negative."""
+
+    base_s: float  # TTFT of an empty prompt on a replica with a free slot
+    prefill_s_per_byte: float  # of uncached prompt
+    service_s: float  # mean time that a request holds a slot
+    token_s: float  # between two output tokens of one request
+    observations: float = 0.0  # first tokens, those forgotten taken off
+
+
+# Before anything was seen: some 5,000 prompt tokens of 4 bytes a second, 50 tokens/s a request.
+DEFAULT = Learned(base_s=0.05, prefill_s_per_byte=5e-5, service_s=2.0, token_s=0.02)
+
+
+class Sums(msgspec.Struct, kw_only=True, gc=False):
+    """What is remembered of one replica: changed in place, of constant size."""
+
+    firsts: float = 0.0  # first tokens
+    weight: float = 0.0  # the sum of weights w; x are bytes, y is TTFT
+    wx: float = 0.0
+    wy: float = 0.0
+    wxx: float = 0.0
+    wxy: float = 0.0
+    ends: float = 0.0  # whole requests
+    held_s: float = 0.0  # slots, by these
+    tokens: float = 0.0  # after the first
+    decode_s: float = 0.0  # that these took
+
+
+def first_token(sums: Sums, believed: Learned, *, ttft_s: float, prompt_bytes: float) -> bool:
+    """A first token came, of a request that found a free slot; False when left out.
+
+    `prompt_bytes` are those that had to be read before it: uncached, its own and queued ahead.
+    """
+    if not (0.0 <= ttft_s < _LARGEST and 0.0 <= prompt_bytes < _LARGEST):
+        return False
+    base_s, slope = believed.base_s + _LEAST_S, believed.prefill_s_per_byte
+    expected = base_s + prompt_bytes * slope
+    ttft_max = OUTLIER * expected + OUTLIER_S
+    if ttft_s > ttft_max and sums.firsts >= TRUSTED:
+        ttft_s = ttft_max
+    usual = base_s + sums.wx / sums.weight * slope if sums.weight > 0.0 else expected
+    weight = (usual / expected) ** 2
+    weighed = weight * prompt_bytes
+    sums.firsts = sums.firsts * _KEEP + 1.0
+    sums.weight = sums.weight * _KEEP + weight
+    sums.wx = sums.wx * _KEEP + weighed
+    sums.wy = sums.wy * _KEEP + weight * ttft_s
+    sums.wxx = sums.wxx * _KEEP + weighed * prompt_bytes
+    sums.wxy = sums.wxy * _KEEP + weighed * ttft_s
+    return True
+
+
+def finished(
+    sums: Sums, believed: Learned, *, held_s: float, decode_s: float, tokens_out: int
+) -> bool:
+    """A request ended: its slot was held so long, `decode_s` of it after the first token."""
+    if not (0.0 <= held_s < _LARGEST and 0.0 <= decode_s < _LARGEST and 0 <= tokens_out < 1e9):
+        return False
+    held_max = OUTLIER * believed.service_s + OUTLIER_S
+    if held_s > held_max and sums.ends >= TRUSTED:
+        held_s = held_max
+    sums.ends = sums.ends * _KEEP + 1.0
+    sums.held_s = sums.held_s * _KEEP + held_s
+    if tokens_out > 1:
+        gaps = tokens_out - 1
+        decode_max = OUTLIER * believed.token_s * gaps + OUTLIER_S
+        sums.tokens = sums.tokens * _KEEP + gaps
+        sums.decode_s = sums.decode_s * _KEEP + min(decode_s, decode_max)
+    return True
+
+
+def believe(sums: Sums, prior: Learned) -> Learned:
+    """What follows from the sums and the prior."""
+    base_s, prefill_s_per_byte = _line(sums, prior)
+    ends = sums.ends + PRIOR_WEIGHT
+    gaps = PRIOR_WEIGHT * (sums.tokens / sums.ends if sums.tokens else 1.0)
+    return Learned(
+        base_s=base_s,
+        prefill_s_per_byte=prefill_s_per_byte,
+        service_s=(sums.held_s + PRIOR_WEIGHT * prior.service_s) / ends,
+        token_s=(sums.decode_s + gaps * prior.token_s) / (sums.tokens + gaps),
+        observations=sums.firsts,
+    )
+
+
+def _line(sums: Sums, prior: Learned) -> tuple[float, float]:
+    """Base and slope, none negative."""
+    count, weight = sums.firsts, sums.weight
+    if weight <= 0.0:
+        return prior.base_s, prior.prefill_s_per_byte
+    base_p, slope_p = prior.base_s, prior.prefill_s_per_byte
+    share = count / (count + PRIOR_WEIGHT)
+    rest = 1.0 - share
+    x = sums.wx / weight
+    y = share * (sums.wy / weight) + rest * (base_p + slope_p * x)
+    xx = share * (sums.wxx / weight) + rest * 2.0 * x * x
+    xy = share * (sums.wxy / weight) + rest * (base_p + slope_p * 2.0 * x) * x
+    spread = xx - x * x
+    every_prompt_was_empty = spread <= 1e-9 * xx
+    slope = slope_p if every_prompt_was_empty else (xy - x * y) / spread
+    if slope < 0.0:
+        return y, 0.0
+    base_s = y - slope * x
+    return (base_s, slope) if base_s >= 0.0 else (0.0, xy / xx if xx else slope)
+
+
+def together(many: list[Sums]) -> Sums:
+    """The sums of a pool: each replica with the weight of its observations, not of its speed."""
+    pooled = Sums()
+    for sums in many:
+        scale = sums.firsts / sums.weight if sums.weight > 0.0 else 0.0
+        pooled.firsts += sums.firsts
+        pooled.weight += sums.firsts if scale else 0.0
+        pooled.wx += sums.wx * scale
+        pooled.wy += sums.wy * scale
+        pooled.wxx += sums.wxx * scale
+        pooled.wxy += sums.wxy * scale
+        pooled.ends += sums.ends
+        pooled.held_s += sums.held_s
+        pooled.tokens += sums.tokens
+        pooled.decode_s += sums.decode_s
+    return pooled
+
+
+def fade(sums: Sums, missed: int) -> None:
+    """Forget for `missed` observations that the pool made elsewhere.
+
+    A replica that looked slow gets no work and so no observations: without this it would look
+    slow for ever. What fades is the trust in it, towards the pool's prior.
+    """
+    keep = 0.5 ** (missed / STALE_HALF_LIFE)
+    for field in sums.__struct_fields__:
+        setattr(sums, field, getattr(sums, field) * keep)
