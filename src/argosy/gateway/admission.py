@@ -129,10 +129,12 @@ class Admission:
 
     def move(self, applicant: Applicant, ticket: Ticket, model: str) -> bool:
         """The same request, now for another model; as `admit`."""
-        now_s = self._now_s()
+        now_s, before = self._now_s(), ticket.model
         self._give_up(ticket, 0, now_s)
         ticket.queue, ticket.model = self._queues[model], model
-        return self._offer(applicant, ticket, now_s)
+        may_start = self._offer(applicant, ticket, now_s)
+        self._start_next(before)
+        return may_start
 
     def _offer(self, applicant: Applicant, ticket: Ticket, now_s: float) -> bool:
         work = ticket.work
@@ -212,7 +214,7 @@ def _bound(ask: Ask, served: Served, size: int) -> tuple[int, int | None]:
     """The most tokens that it can use; and the limit that its answer must be told for that."""
     asked, sampling = ask.answer_tokens_max, served.sampling.get("max_tokens")
     tokens = reservation_tokens(
-        size + len(served.system_prompt or ""),
+        size + len((served.system_prompt or "").encode()),
         max_tokens=asked,
         context_tokens=served.context_tokens,
         sampling_max_tokens=msgspec.json.decode(sampling, type=int) if sampling else None,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from argosy.gateway.prefixes import PrefixIndex, block_hashes
+from argosy.gateway.prefixes import BLOCK_BYTES, PrefixIndex, block_hashes
 from argosy.gateway.rates import PoolRates
 from argosy.gateway.replicas import LiveReplica
 from argosy.policies.routing import (
@@ -31,7 +31,6 @@ DECISIONS_KEPT = 4096  # of all models, the latest; about 3 MB with four replica
 _LEARN_EVERY_S = 0.02  # a replica teaches 50 times a second at most: more costs and adds nothing
 _BYTES_PER_TOKEN = 4
 _CACHE_BYTES = 16 * 2**20  # of a replica that does not say how much it holds
-_MESSAGES = (b'"messages"', b'"prompt"', b'"input"')
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,9 +43,12 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 
 def prompt_of(body: bytes, session: bytes | None) -> Prompt:
     """The body from its messages on: what comes before is not what a prefix cache sees."""
-    begin = next((at for name in _MESSAGES if (at := body.find(name)) >= 0), 0)
+    begin = body.find(b'"messages"')
+    if begin < 0:
+        begin = max(0, body.find(b'"prompt"'), body.find(b'"input"'))
     length = len(body) - begin
-    return Prompt(length=length, blocks=block_hashes(body, begin=begin), session=session)
+    blocks = block_hashes(body, begin=begin) if length >= BLOCK_BYTES else []
+    return Prompt(length=length, blocks=blocks, session=session)
 
 
 class Placed(msgspec.Struct, kw_only=True):

@@ -5,7 +5,6 @@ changed in place). Only who asks `argosy explain` pays for the `Decision` with i
 """
 
 from collections.abc import Sequence
-from copy import copy
 from typing import Literal
 
 import msgspec
@@ -58,7 +57,8 @@ def note(
     tuning: Tuning = DEFAULT_TUNING,
 ) -> Note:
     """The inputs of a decision as they are now; to be called before they change."""
-    return policy, request, tuning, tried, tuple([copy(view) for view in replicas])
+    copies = tuple([view.__copy__() for view in replicas])  # a third of the time of copy.copy
+    return policy, request, tuning, tried, copies
 
 
 def decision(noted: Note) -> Decision:

@@ -147,7 +147,8 @@ def _best(able: list[ReplicaView], totals: list[float], loads: list[float], turn
     equals = [place for place in equals if loads[place] == least_load]
     if len(equals) == 1:
         return equals[0]
-    return able.index(take_turns([able[place] for place in equals], turn))
+    chosen = take_turns([able[place] for place in equals], turn)
+    return next(place for place in equals if able[place] is chosen)
 
 
 def _slots_so_far(slots: float, age_s: float, tuning: Tuning) -> float:

@@ -131,7 +131,11 @@ def take_turns(equals: Sequence[ReplicaView], turn: int) -> ReplicaView:
 
     Not `turn % n`: where every second request finds equals, that would always be the same one.
     """
-    place = ((turn * _GOLDEN & 0xFFFFFFFFFFFFFFFF) * len(equals)) >> 64
+    count = len(equals)
+    place = ((turn * _GOLDEN & 0xFFFFFFFFFFFFFFFF) * count) >> 64
+    if count == 2:  # the commonest, without a sort
+        is_in_order = equals[0].replica <= equals[1].replica
+        return equals[place if is_in_order else 1 - place]
     return sorted(equals, key=_name)[place]
 
 
