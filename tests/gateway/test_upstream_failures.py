@@ -438,7 +438,7 @@ AFTER_THE_FIRST_BYTE = {
 @pytest.mark.parametrize("name", AFTER_THE_FIRST_BYTE)
 def test_a_failure_after_the_first_byte_is_an_error_event_and_never_a_success(name, path):
     async def test():
-        async with running(AFTER_THE_FIRST_BYTE[name], GOOD) as house:
+        async with running(AFTER_THE_FIRST_BYTE[name], GOOD, stall_timeout_s=0.2) as house:
             body = {"model": "tiny", "input": "Hi", "stream": True}
             if path != "/v1/responses":
                 body = {**MESSAGE, "stream": True}

@@ -20,6 +20,7 @@ from argosy.fleet.config import Gateway as Settings
 from argosy.fleet.messages import Outcome, Refusal, RefusalKind, Usage
 from argosy.gateway.admission import Ticket
 from argosy.gateway.attempt import Attempt
+from argosy.gateway.explain import StepKind, failure_words
 from argosy.gateway.http import (
     LAST_CHUNK,
     Request,
@@ -31,6 +32,7 @@ from argosy.gateway.http import (
 )
 from argosy.gateway.replicas import LiveReplica
 from argosy.gateway.router import Placed, Prompt
+from argosy.gateway.surfaces.chat_upstream import UNREADABLE
 from argosy.gateway.surfaces.decode import raw
 from argosy.gateway.surfaces.port import (
     Answer,
@@ -122,6 +124,10 @@ class Floor(Protocol):
         """An attempt failed, whatever becomes of the request."""
         ...
 
+    def happened(self, exchange: "Exchange", kind: StepKind, text: str) -> None:
+        """Something unusual, for whoever asks to have the request explained."""
+        ...
+
     def settled(self, exchange: "Exchange", usage: Usage) -> None:
         """It has ended."""
         ...
@@ -147,6 +153,7 @@ class Exchange:
     _answer: Answer | None = None  # of the latest attempt; a continuation keeps it
     _attempts = 0
     _failures = 0  # of attempts on this model
+    _forgives = False  # an attempt was given up for an event that could not be read: once is enough
     _moves = 0  # attempts given up because the replica was suspect
     _fallback: tuple[str, ...] = ()
 
@@ -219,6 +226,9 @@ class Exchange:
         self._moves += 1
         self._attempt.close(is_whole=False)
         self._floor.attempt_failed(self, "suspect", is_its_fault=False)
+        name = self.replica.name if self.replica else "its replica"
+        text = f"attempt {self._attempts} had no byte yet from {name}, which is suspect"
+        self._floor.happened(self, "moved", text)
         self._again(0.0)
 
     def expire(self, now_s: float) -> None:
@@ -238,6 +248,7 @@ class Exchange:
         """Answer with the API's own error; the request has ended."""
         if self.is_over:
             return
+        self._floor.happened(self, "refused", refusal.message)
         if self.has_begun:
             self._break(refusal)
             return
@@ -300,16 +311,20 @@ class Exchange:
         if self.is_over:
             return
         kind = _FAILURES.get(refusal.kind, "refused")
+        self._forgives |= refusal.code == UNREADABLE
         is_its_fault = kind in ("lost", "busy", "silent")
         self._floor.attempt_failed(self, refusal.kind, is_its_fault=is_its_fault)
         if self.has_begun and (kind == "refused" or not self._may_go_on()):
+            self._note_failure(kind, refusal, None)
             self._break(refusal)
             return
         self._failures += 1
         if self.replica is not None:
             self.tried |= {self.replica.name}
         failure = Failure(kind=kind, retry_after_s=refusal.retry_after_s)
-        match after_failure(failure, self._failover_view()):
+        then = after_failure(failure, self._failover_view())
+        self._note_failure(kind, refusal, then)
+        match then:
             case Again(delay_s=delay_s):
                 self._again(delay_s)
             case FallBack():
@@ -318,6 +333,13 @@ class Exchange:
             case GiveUp():
                 self._attempt = None
                 self.refuse(self._final(refusal))
+
+    def _note_failure(
+        self, kind: FailureKind, refusal: Refusal, then: Again | FallBack | GiveUp | None
+    ) -> None:
+        name, said = self.replica.name if self.replica else "none", refusal.message
+        text = failure_words(self._attempts, name, kind=kind, message=said, then=then)
+        self._floor.happened(self, "failed", text)
 
     def fall_back(self) -> None:
         """Let the next model answer."""
@@ -361,6 +383,8 @@ class Exchange:
             if rest is None:
                 return
             prepared = rest
+        served = self._floor.catalog[replica.model]
+        prepared.answer.forgives = self._forgives or not served.continues
         attempt = Attempt(self, replica.engine, prepared.answer, is_stream=prepared.stream,
                            to_stream=ask.stream, now_s=self._floor.now_s)  # fmt: skip
         body = self._body(prepared, replica)

@@ -20,7 +20,11 @@ from xxhash import xxh3_64_intdigest
 ENTRIES_MAX = 65_536  # (block, replica) pairs of an index: about 15 MB
 BYTES_MAX = 2**20  # of a prompt that are looked at
 BLOCK_BYTES = 512  # of the first ones; a shorter prompt has none
-_ENDS = (*range(0, 8_192, BLOCK_BYTES), *range(8_192, 65_536, 2_048), *range(65_536, BYTES_MAX + 1, 8_192))
+_ENDS = (
+    *range(0, 8_192, BLOCK_BYTES),
+    *range(8_192, 65_536, 2_048),
+    *range(65_536, BYTES_MAX + 1, 8_192),
+)
 _SPANS = tuple(pairwise(_ENDS))
 _NOBODY: Mapping[str, int] = MappingProxyType({})
 

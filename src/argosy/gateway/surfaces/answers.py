@@ -11,9 +11,11 @@ import msgspec
 from argosy.fleet.messages import Refusal
 from argosy.gateway.surfaces.chat_upstream import (
     NO_ERROR,
+    UNREADABLE,
     ChatReader,
     UpstreamUsage,
     check_error,
+    unreadable,
     upstream_failed,
 )
 from argosy.gateway.surfaces.events import (
@@ -24,7 +26,7 @@ from argosy.gateway.surfaces.events import (
     Tokens,
     ToolDelta,
 )
-from argosy.gateway.surfaces.port import Encoder, Meter
+from argosy.gateway.surfaces.port import Encoder, Meter, RefusedError
 from argosy.gateway.surfaces.sse import DONE, DONE_EVENT, data_event
 from argosy.gateway.surfaces.transforms import Transform
 
@@ -58,6 +60,32 @@ class _Whole(msgspec.Struct):
     error: msgspec.Raw = NO_ERROR
 
 
+class _Tally:
+    """The tokens of one attempt as they passed, against the engine's own count at its end.
+
+    An event that cannot be read may be left out (`forgives`) and the stream goes on; when the
+    counts agree no token was in it. An engine that puts several tokens in an event, or tells no
+    count, cannot show that, and its answer then ends in an error.
+    """
+
+    __slots__ = ("passed", "skipped", "told")
+
+    def __init__(self) -> None:
+        self.passed = 0
+        self.skipped = 0
+        self.told: int | None = None
+
+    def check(self) -> None:
+        """Raises `RefusedError` where something that was left out may have held a token."""
+        if self.skipped and self.passed != self.told:
+            told = "no count" if self.told is None else f"{self.told} tokens"
+            message = (
+                f"{self.skipped} events of the replica could not be read: {self.passed} tokens "
+                f"came, it told {told}, so the answer may have a gap."
+            )
+            raise upstream_failed(message)
+
+
 _NO_DELTA = _Delta()
 _event_decoder = msgspec.json.Decoder(_Event)
 _whole_decoder = msgspec.json.Decoder(_Whole)
@@ -68,9 +96,11 @@ class PassThrough:
     """The replica's own bytes, in its own shape, less the usage chunk that nobody asked for."""
 
     is_complete = False
+    forgives = False
 
     def __init__(self, *, usage_event: bool, may_continue: bool = False) -> None:
         self.meter = Meter()
+        self._tally = _Tally()
         self._usage_event = usage_event
         self._finished = 0
         self._said: list[str] | None = [] if may_continue else None
@@ -79,18 +109,13 @@ class PassThrough:
 
     def event(self, data: bytes) -> bytes:
         """The event as it came. Raises `RefusedError` on an error or on what is not JSON."""
-        if data == b"null":  # llama.cpp opens several prompts with `data: null`
+        event = self._read(data)
+        if event is None:
             return b""
-        try:
-            event = _event_decoder.decode(data)
-        except _NOT_JSON as error:
-            raise upstream_failed(f"The replica sent what is not an event: {error}.") from None
-        if event.error is not NO_ERROR:
-            check_error(event.error)
         for choice in event.choices:
             self._count(choice)
         if event.usage is not None:
-            _settle(self.meter, event.usage.tokens())
+            self._settle(event.usage.tokens())
             if not event.choices and not self._usage_event:
                 return b""
         if self._head is None:
@@ -101,11 +126,30 @@ class PassThrough:
             data = data.replace(b"\n", b" ")  # a line end in JSON is a space
         return b"data: %b\n\n" % data
 
+    def _read(self, data: bytes) -> _Event | None:
+        if data == b"null":  # llama.cpp opens several prompts with `data: null`
+            return None
+        try:
+            event = _event_decoder.decode(data)
+        except _NOT_JSON as error:
+            if not self.forgives:
+                raise unreadable(error) from None
+            self._tally.skipped += 1
+            return None
+        if event.error is not NO_ERROR:
+            check_error(event.error)
+        return event
+
+    def _settle(self, tokens: Tokens) -> None:
+        self._tally.told = tokens.tokens_out
+        _settle(self.meter, tokens)
+
     def _count(self, choice: _Choice) -> None:
         delta = choice.delta or _NO_DELTA
         text = choice.text or delta.content
         other = delta.tool_calls or delta.reasoning_content or delta.reasoning
         if text or other:
+            self._tally.passed += 1
             self.meter.tokens_out += not self.meter.is_counted
         if other:
             self._said = None  # half a call, or a thought, cannot be gone on from
@@ -141,12 +185,14 @@ class PassThrough:
     def resume(self) -> None:
         """What comes next is another replica's."""
         self._is_resumed = True
+        self._tally = _Tally()
         _resume(self.meter)
 
     def end(self) -> bytes:
         """OpenAI's `[DONE]`. Raises `RefusedError` when no choice has finished."""
         if not self._finished:
             raise upstream_failed("The replica's stream ended before its answer did.")
+        self._tally.check()
         return DONE_EVENT
 
     def whole(self, body: bytes) -> bytes:
@@ -177,6 +223,8 @@ def error_event(refusal: Refusal) -> bytes:
 class Translated:
     """The replica's events, through the transforms, in another API's shape."""
 
+    forgives = False
+
     def __init__(
         self,
         encoder: Encoder,
@@ -187,6 +235,7 @@ class Translated:
     ) -> None:
         """With `collect` the replica streams and the client wants one whole answer."""
         self.meter = Meter()
+        self._tally = _Tally()
         self._reader = ChatReader()
         self._encoder = encoder
         self._transforms = transforms
@@ -203,7 +252,14 @@ class Translated:
         """The client's events for one of the replica's."""
         if data in (DONE, b"null") or self.is_complete:
             return b""
-        events = self._transform(self._reader.read(data))
+        try:
+            read = self._reader.read(data)
+        except RefusedError as error:
+            if not self.forgives or error.refusal.code != UNREADABLE:
+                raise
+            self._tally.skipped += 1
+            return b""
+        events = self._transform(read)
         if self._collected is not None:
             self._collected += events
             return b""
@@ -213,6 +269,7 @@ class Translated:
         """The API's last events, or the whole answer where events were collected."""
         if not self._has_finished:
             raise upstream_failed("The replica's stream ended before its answer did.")
+        self._tally.check()
         tokens = _tokens(self.meter)
         if self._collected is not None:
             return self._encoder.whole([*self._collected, tokens])
@@ -237,6 +294,7 @@ class Translated:
     def resume(self) -> None:
         """What comes next is another replica's."""
         self._reader = ChatReader()
+        self._tally = _Tally()
         _resume(self.meter)
 
     def _transform(self, events: list[Event]) -> list[Event]:
@@ -249,9 +307,11 @@ class Translated:
 
     def _count(self, event: Event) -> None:
         if isinstance(event, Tokens):
+            self._tally.told = event.tokens_out
             _settle(self.meter, event)
             return
         if isinstance(event, TextDelta | ThinkingDelta | ToolDelta):
+            self._tally.passed += 1
             self.meter.tokens_out += not self.meter.is_counted
         if isinstance(event, TextDelta) and self._said is not None:
             self._said.append(event.text)

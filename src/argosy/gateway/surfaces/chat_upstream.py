@@ -103,9 +103,18 @@ class _Chunk(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Chunk)
 
 
+UNREADABLE = "unreadable_event"  # the code of a refusal
+
+
 def upstream_failed(message: str) -> RefusedError:
     """The replica said something that no answer can be made of."""
     return RefusedError(Refusal(kind="upstream_failed", message=message))
+
+
+def unreadable(error: Exception) -> RefusedError:
+    """It sent what is not JSON, or not what an engine may say."""
+    message = f"The replica sent what is not an event: {error}."
+    return RefusedError(Refusal(kind="upstream_failed", message=message, code=UNREADABLE))
 
 
 def read_chunk(data: bytes) -> _Chunk:
@@ -113,7 +122,7 @@ def read_chunk(data: bytes) -> _Chunk:
     try:
         chunk = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise upstream_failed(f"The replica sent what is not an answer: {error}.") from None
+        raise unreadable(error) from None
     check_error(chunk.error)
     return chunk
 

@@ -121,6 +121,7 @@ class _Count:
     """The answer of an engine's own endpoint. Costs nothing: no token is computed."""
 
     is_complete = False
+    forgives = False
 
     def __init__(self) -> None:
         self.meter = Meter(is_counted=True)

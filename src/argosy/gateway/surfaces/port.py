@@ -108,6 +108,7 @@ class Answer(Protocol):
     """Turns what one replica sends into what the client reads. One object per attempt."""
 
     meter: Meter
+    forgives: bool  # an event that cannot be read is left out; `end` raises if a token was in it
 
     @property
     def is_complete(self) -> bool:
