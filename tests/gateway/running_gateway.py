@@ -22,11 +22,14 @@ from argosy.fleet.config import (
     Fleet,
     Model,
     Pool,
+    Tenant,
 )
 from argosy.fleet.config import (
     Gateway as Settings,
 )
 from argosy.fleet.messages import Key, Replica, ReplicaState, ReplicaTable, Usage
+from argosy.gateway.batches.api import BatchApi
+from argosy.gateway.ledger import Ledger
 from argosy.gateway.server import Gateway, Wiring
 
 SECRET = "argosy-secret"
@@ -36,6 +39,8 @@ ENGINES = {
     "tiny": EndpointEngine(context_tokens=1000, embeddings=True),
     "long": EndpointEngine(context_tokens=1000, continuation="trailing"),
     "plain": EndpointEngine(context_tokens=1000, forces_tool_choice=False),
+    "two": EndpointEngine(context_tokens=1000, slots=2),
+    "four": EndpointEngine(slots=4),
 }
 
 
@@ -147,8 +152,31 @@ class House:
         return not any(counts) and self.gateway.body_bytes_pending == 0
 
 
+def bearer_of(tenant: Tenant) -> dict[str, str]:
+    """The header with that tenant's key, in a gateway that was given the tenant."""
+    return {"authorization": f"Bearer argosy-{tenant.name}"}
+
+
+def _keys(tenants: tuple[Tenant, ...]) -> dict[str, Key]:
+    made = {
+        f"argosy-{tenant.name}": Key(
+            id=f"key_{tenant.name}", sha256="", tenant=tenant.name, tier=tenant.tier,
+            name=tenant.name, created_at_s=0.0,
+        )
+        for tenant in tenants
+    }  # fmt: skip
+    return {SECRET: KEY, **made}
+
+
 @asynccontextmanager
-async def running(*behaviours: Behaviour, **settings: object) -> AsyncIterator[House]:
+async def running(
+    *behaviours: Behaviour,
+    tenants: tuple[Tenant, ...] = (),
+    ledger: Ledger | None = None,
+    models: tuple[Model, ...] = tuple(Model(name=name) for name in ENGINES),
+    batches: BatchApi | None = None,
+    **settings: object,
+) -> AsyncIterator[House]:
     """A gateway with one replica of `tiny` per behaviour."""
     records: list[Usage] = []
     defaults = {"port": 0, "replica_wait_s": 2.0, "attempts_max": 3}
@@ -156,13 +184,17 @@ async def running(*behaviours: Behaviour, **settings: object) -> AsyncIterator[H
         fleet="test",
         gateway=Settings(**{**defaults, **settings}),  # type: ignore[arg-type]
         pools=(Pool(name="there", launcher=EndpointLauncher(url="http://127.0.0.1:1/v1")),),
-        models=tuple(Model(name=name) for name in ENGINES),
+        models=models,
         deployments=tuple(
             Deployment(model=name, pool="there", engine=engine) for name, engine in ENGINES.items()
         ),
+        tenants=tenants or (Tenant(name="default"),),
     )
     wiring = Wiring(
-        find_key={SECRET: KEY}.get,
+        find_key=_keys(tenants).get,
+        find_key_by_id={key.id: key for key in _keys(tenants).values()}.get,
+        batches=batches,
+        ledger=ledger,
         record=records.append,
         usage_unwritten=lambda: 0,
         usage_is_overloaded=lambda: False,
