@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: install serve test check bench bench-gateway failover clean
+.PHONY: install serve test test-engines check bench bench-gateway failover clean
 
 install: $(VENV)/.serve
 
@@ -30,6 +30,9 @@ serve: $(VENV)/.serve   ## a real model on a small fleet; e.g. make serve ARGS='
 
 test: $(VENV)/.dev      ## the default suite, under five minutes on two cores
 	@$(BIN)/python -m pytest -q
+
+test-engines: $(VENV)/.dev  ## llama.cpp and a real vLLM as each other's spare; see docs/ENGINES.md
+	@$(BIN)/python -m pytest -q -s -m engines tests/system/test_unlike_engines.py $(ARGS)
 
 check: $(VENV)/.dev     ## format, lint, types, layers
 	@$(BIN)/ruff format --check .

@@ -1,6 +1,6 @@
-"""A hundred questions that can wait, through both SDKs: `make serve`, then in another terminal
+"""A hundred questions that can wait, through both SDKs: `argosy up examples/simulated.yaml`, then
 
-ARGOSY_KEY=argosy-… .venv/bin/python examples/batch.py http://127.0.0.1:8000 smollm2-135m
+ARGOSY_API_KEY=argosy-… .venv/bin/python examples/batch.py http://127.0.0.1:8000 small
 """  # noqa: D400, D415
 
 import json
@@ -12,7 +12,7 @@ import anthropic
 import openai
 
 URL, MODEL = sys.argv[1:]
-KEY = os.environ["ARGOSY_KEY"]
+KEY = os.environ["ARGOSY_API_KEY"]
 QUESTIONS = [f"What is {number} plus {number}?" for number in range(50)]
 
 

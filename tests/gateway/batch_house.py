@@ -150,27 +150,31 @@ class House:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
-                request, query = self._request(head)
+                request = self._request(head)
                 length = int(request.headers.get(b"content-length", b"0"))
                 request.body = await reader.readexactly(length)
-                await self._reply(request, query, writer)
+                await self._reply(request, writer)
         except (EOFError, OSError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
 
-    def _request(self, head: bytes) -> tuple[Request, str]:
+    def _request(self, head: bytes) -> Request:
         first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
         method, target, _ = first.split(" ")
         path, _, query = target.partition("?")
         pairs = (line.partition(":") for line in lines)
         headers = {name.lower().encode(): value.strip().encode() for name, _, value in pairs}
-        request = Request(
-            id=f"req_{next(self._ids)}", received_s=0.0, method=method, path=path, headers=headers
+        return Request(
+            id=f"req_{next(self._ids)}",
+            received_s=0.0,
+            method=method,
+            path=path,
+            query=query,
+            headers=headers,
         )
-        return request, query
 
-    async def _reply(self, request: Request, query: str, writer: asyncio.StreamWriter) -> None:
+    async def _reply(self, request: Request, writer: asyncio.StreamWriter) -> None:
         if not self._api.has(request.path):
             writer.write(await self._item(request))
             return
@@ -183,7 +187,7 @@ class House:
         if refused is not None:
             writer.write(whole_response(404, refused.message.encode(), request=request))
             return
-        reply = await self._api.answer(request, query=query)
+        reply = await self._api.answer(request)
         if isinstance(reply, bytes):
             writer.write(reply)
             return

@@ -1,16 +1,20 @@
 """Failover decides in the client's interest, within bounds."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from argosy.policies.failover import (
+    RETRIES_AT_ONCE,
+    RETRIES_PER_REQUEST,
     RETRY_AFTER_S_MAX,
     Again,
     FailoverView,
     Failure,
     FallBack,
     GiveUp,
+    RetryBudget,
     after_failure,
 )
 
@@ -88,3 +92,32 @@ def test_a_silent_replica_is_not_waited_for_twice(untried, expected):
 def test_delays_grow_from_attempt_to_attempt():
     delays = [after_failure(Failure(kind="lost"), view(n)).delay_s for n in (1, 2)]
     assert 0 < delays[0] < delays[1]
+
+
+def test_retries_of_a_model_are_bounded_by_its_requests():
+    budget = RetryBudget()
+    tried = 0
+    for _ in range(10_000):
+        budget.add_request()
+        while budget.has_some:
+            budget.take()
+            tried += 1
+    assert abs(tried - (RETRIES_AT_ONCE + 10_000 * RETRIES_PER_REQUEST)) <= 1
+
+
+def test_a_busy_replica_s_death_may_be_retried_in_full():
+    budget = RetryBudget()
+    assert all(budget.has_some and budget.take() is None for _ in range(RETRIES_AT_ONCE))
+    assert not budget.has_some
+
+
+def test_without_a_retry_left_the_fallback_or_the_client_is_next():
+    spent = msgspec.structs.replace(view(untried=True), may_retry=False)
+    assert isinstance(after_failure(Failure(kind="lost"), spent), GiveUp)
+    spent = msgspec.structs.replace(view(untried=True, fallback=True), may_retry=False)
+    assert isinstance(after_failure(Failure(kind="lost"), spent), FallBack)
+
+
+def test_an_answer_that_has_begun_is_gone_on_with_whatever_is_left():
+    begun = msgspec.structs.replace(view(untried=True), may_retry=False, has_begun=True)
+    assert isinstance(after_failure(Failure(kind="lost"), begun), Again)

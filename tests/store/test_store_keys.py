@@ -59,6 +59,16 @@ def test_a_minted_key_is_found_by_its_secret(engine):
     assert list_keys(engine) == [key]
 
 
+def test_a_live_key_is_found_by_its_id_until_it_is_revoked(engine):
+    _, key = minted(engine)
+    ring = KeyRing(engine)
+    assert ring.find_by_id(key.id) == key
+    assert ring.find_by_id("key_00000000") is None
+    revoke(engine, key.id, now_s=6.0)
+    ring.refresh()
+    assert ring.find_by_id(key.id) is None
+
+
 def test_the_secret_is_in_no_file(engine, path):
     secret, _ = minted(engine)
 

@@ -26,20 +26,25 @@ def fetch(file: FleetFile = None) -> None:
 
 def local_weights(fleet: Fleet) -> dict[str, Path | None]:
     """Each model's weights as a local file, where its engine wants one. Exits with 1 on failure."""
+    try:
+        return weights_of(fleet)
+    except WeightsError as error:
+        typer.echo(f"argosy: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def weights_of(fleet: Fleet) -> dict[str, Path | None]:
+    """The same; raises WeightsError. Takes as long as fetching does."""
     wanted = {
         deployment.model
         for deployment in fleet.deployments
         if adapter(deployment.engine).needs_weights()
     }
-    try:
-        return {
-            model.name: fetch_weights(model, cache=default_cache(), say=_say)
-            for model in fleet.models
-            if model.name in wanted
-        }
-    except WeightsError as error:
-        typer.echo(f"argosy: {error}", err=True)
-        raise typer.Exit(1) from error
+    return {
+        model.name: fetch_weights(model, cache=default_cache(), say=_say)
+        for model in fleet.models
+        if model.name in wanted
+    }
 
 
 def _say(line: str) -> None:

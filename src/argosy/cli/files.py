@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec.structs import replace
 
 from argosy.fleet import load
 from argosy.fleet.config import Fleet
@@ -14,17 +15,35 @@ FleetFile = Annotated[
 ]
 
 
+class UnreadableFleetError(Exception):
+    """There is no fleet in that file; the message says why, line by line."""
+
+
 def read_fleet(file: Path | None) -> Fleet:
     """The checked fleet. Exits with 1 where there is none."""
+    try:
+        return load_fleet(file)
+    except UnreadableFleetError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+
+
+def load_fleet(file: Path | None) -> Fleet:
+    """The checked fleet. Raises UnreadableFleetError."""
     if file is None:
         return load.parse(load.embedded(), source="embedded.yaml")
     try:
         return load.parse(file.read_bytes().decode("utf-8"), source=str(file))
     except load.FleetFileError as error:
-        refusal = str(error)
+        raise UnreadableFleetError(str(error)) from error
     except OSError as error:
-        refusal = f"{file}  cannot be read: {error.strerror}. Name a file that you can open."
+        told = f"{file}  cannot be read: {error.strerror}. Name a file that you can open."
+        raise UnreadableFleetError(told) from error
     except UnicodeDecodeError as error:
-        refusal = f"{file}  is not UTF-8 text (byte {error.start:,}). Save it as UTF-8."
-    typer.echo(refusal, err=True)
-    raise typer.Exit(1)
+        told = f"{file}  is not UTF-8 text (byte {error.start:,}). Save it as UTF-8."
+        raise UnreadableFleetError(told) from error
+
+
+def at_port(fleet: Fleet, port: int | None) -> Fleet:
+    """The fleet with what `--port` says, which goes before its file."""
+    return fleet if port is None else replace(fleet, gateway=replace(fleet.gateway, port=port))

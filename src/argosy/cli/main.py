@@ -4,8 +4,10 @@ import typer
 
 from argosy.cli.chat import chat
 from argosy.cli.check import check
+from argosy.cli.explain import explain
 from argosy.cli.fetch import fetch
 from argosy.cli.keys import keys
+from argosy.cli.reload import reload
 from argosy.cli.schema import schema
 from argosy.cli.status import status
 from argosy.cli.up import up
@@ -22,11 +24,13 @@ app = typer.Typer(
     "  argosy status --watch",
 )
 app.command()(up)
+app.command()(reload)
 app.command()(status)
 app.command()(chat)
 app.command()(check)
 app.command()(schema)
 app.command()(usage)
+app.command()(explain)
 app.add_typer(keys)
 app.command()(fetch)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 STORE_FILE = "argosy.db"  # in the state folder
+LEDGER_FILE = "budgets.ledger"  # likewise: what gateway processes share of this run's budgets
 UP_KEY_NAME = "up"  # the key that each `argosy up` makes, after it revoked the last one's
 
 

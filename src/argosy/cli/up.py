@@ -1,11 +1,11 @@
 """`argosy up`: a fleet on this machine, from the fleet file to a drained stop.
 
-Wires the rooms: store -> gateway (keys in, usage out), control plane -> gateway (the replica
-table). Everything that may refuse is asked before anything starts.
+Wires the rooms: the control plane here, the gateway in processes of their own (`gateways.py`,
+decision 0011), to which the replica table goes. Everything that may refuse is asked before
+anything starts.
 """
 
 import asyncio
-import contextlib
 import os
 import random
 import secrets
@@ -18,21 +18,23 @@ import msgspec
 import typer
 
 from argosy.cli.fetch import local_weights
-from argosy.cli.files import FleetFile, read_fleet
+from argosy.cli.files import FleetFile, at_port, read_fleet
 from argosy.cli.state import UP_KEY_NAME, StateDir, now_s, open_state_store
+from argosy.cli.upstream_keys import MissingKeyError, upstream_keys
 from argosy.cli.welcome import welcome
-from argosy.fleet.config import EndpointLauncher, Fleet
-from argosy.fleet.messages import Replica, ReplicaState, ReplicaTable, RunFile
+from argosy.fleet.config import Fleet
+from argosy.fleet.messages import ReplicaTable, RunFile
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine as StoreEngine
 
+    from argosy.cli.batching import Batching
+    from argosy.cli.gateways import Gateways
+    from argosy.cli.listeners import Listeners
+    from argosy.cli.reloading import Reloader
     from argosy.control.supervisor import Supervisor
-    from argosy.gateway.server import Gateway
-    from argosy.store.keys import KeyRing
-    from argosy.store.usage import UsageWriter
+    from argosy.launchers.local import LocalProcesses
 
-_KEYS_REFRESH_S = 0.25  # a revoked key is refused within a second
 _REPLICA_GRACE_S = 3.0
 
 
@@ -52,15 +54,15 @@ def up(
         argosy up examples/simulated.yaml --port 8080
 
     """
+    from argosy.cli.listeners import Listeners, in_words
     from argosy.launchers.local import reap_stale
     from argosy.launchers.lock import AlreadyRunningError, RunLock
 
-    fleet = read_fleet(file)
-    if port is not None:
-        fleet = msgspec.structs.replace(
-            fleet, gateway=msgspec.structs.replace(fleet.gateway, port=port)
-        )
-    upstream_keys = _upstream_keys(fleet)
+    fleet = at_port(read_fleet(file), port)
+    try:
+        upstream_keys(fleet)
+    except MissingKeyError as error:
+        _exit(str(error))
     lock = RunLock(state)
     try:
         lock.acquire()
@@ -70,157 +72,196 @@ def up(
         _say(line)
     weights = local_weights(fleet)
     with open_state_store(state) as store:
-        run = _Run(fleet, state=state, store=store, weights=weights, upstream_keys=upstream_keys)
-        _loop_runner(run)
+        try:
+            listeners = Listeners(fleet.gateway)
+        except OSError as error:
+            _exit(
+                f"cannot listen on {fleet.gateway.host}:{fleet.gateway.port}: {in_words(error)}. "
+                "Stop what listens there, or take a free port: --port 0"
+            )
+        run = _Run(fleet, file=file, port=port, state=state, store=store, weights=weights)
+        _loop_runner(run, listeners)
     lock.release()
 
 
-def _loop_runner(run: "_Run") -> None:
+def _loop_runner(run: "_Run", listeners: "Listeners") -> None:
     if sys.platform == "win32":
-        asyncio.run(run.main())
+        asyncio.run(run.main(listeners))
         return
     import uvloop
 
-    uvloop.run(run.main())
+    uvloop.run(run.main(listeners))
 
 
 class _Run:
-    """One run of a fleet: built, up, drained."""
+    """One run of a fleet: built, up, changed, drained."""
 
     def __init__(
         self,
         fleet: Fleet,
         *,
+        file: Path | None,
+        port: int | None,
         state: Path,
         store: "StoreEngine",
         weights: dict[str, Path | None],
-        upstream_keys: dict[str, str],
     ) -> None:
         self._fleet = fleet
+        self._file = file.absolute() if file else None
+        self._port = port
         self._state = state
         self._store = store
         self._weights = weights
-        self._upstream_keys = upstream_keys
         self._operator_token = secrets.token_urlsafe(32)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._reloader: Reloader | None = None
+        self._reloading: set[asyncio.Task[None]] = set()
+        self._had_terminal = os.isatty(2)
 
-    async def main(self) -> None:
+    async def main(self, listeners: "Listeners") -> None:
         """Come up, serve until told to stop, go down in order."""
+        from argosy.cli.batching import Batching
+        from argosy.cli.gateways import Gateways, GatewayTerms
         from argosy.store.keys import KeyRing, mint, revoke_named
-        from argosy.store.usage import UsageWriter
 
         self._listen_to_signals()
         revoke_named(self._store, UP_KEY_NAME, now_s=now_s())
         tenant = self._fleet.tenants[0]
-        secret, _ = mint(
+        secret, key = mint(
             self._store, tenant=tenant.name, tier=tenant.tier, name=UP_KEY_NAME, now_s=now_s()
         )
-        ring = KeyRing(self._store)
-        usage = UsageWriter(self._store)
-        try:
-            await self._serve(ring, usage, secret)
-        finally:
-            usage.close()
-            self._run_file.unlink(missing_ok=True)
-
-    async def _serve(self, ring: "KeyRing", usage: "UsageWriter", secret: str) -> None:
-        gateway = self._build_gateway(ring, usage)
-        try:
-            url = await gateway.start()
-        except OSError as error:
-            settings = self._fleet.gateway
-            _exit(
-                f"cannot listen on {settings.host}:{settings.port}: {_in_words(error)}. "
-                "Stop what listens there, or take a free port: --port 0"
-            )
-        self._write_run_file(url)
-        supervisor = self._build_supervisor(gateway)
-        refreshing = asyncio.create_task(_refresh_forever(ring))
-        try:
-            await supervisor.start()
-            if await self._until_ready(supervisor):
-                typer.echo(welcome(self._fleet, url=url, secret=secret))
-                await self._stop.wait()
-            await self._go_down(gateway, supervisor)
-        finally:
-            refreshing.cancel()
-            await supervisor.stop(0.0)
-            await gateway.stop()
-
-    def _build_gateway(self, ring: "KeyRing", usage: "UsageWriter") -> "Gateway":
-        from argosy.gateway.server import Gateway, Wiring
-
-        wiring = Wiring(
-            find_key=ring.find,
-            record=usage.write,
-            usage_unwritten=lambda: usage.unwritten,
-            usage_is_overloaded=lambda: usage.is_overloaded,
-            unix_time_s=now_s,
+        terms = GatewayTerms(
+            state=self._state,
             operator_token=self._operator_token,
-            upstream_keys=self._upstream_keys,
+            up_key=key,
+            say=_say,
             chance=random.Random(),
         )
-        return Gateway(self._fleet, wiring)
+        batching = Batching(self._store, KeyRing(self._store), up_key=key)
+        self._write_run_file(listeners.url)
+        try:
+            await self._serve(Gateways(self._fleet, terms, listeners), batching, listeners, secret)
+        finally:
+            self._run_file.unlink(missing_ok=True)
 
-    def _build_supervisor(self, gateway: "Gateway") -> "Supervisor":
-        from argosy.control.plan import plan_replicas
-        from argosy.control.probe import HttpProber
-        from argosy.control.supervisor import Supervisor
-        from argosy.launchers.endpoint import EndpointPool
+    async def _serve(
+        self, gateways: "Gateways", batching: "Batching", listeners: "Listeners", secret: str
+    ) -> None:
+        from argosy.cli.operator_socket import OperatorSocket
+        from argosy.cli.reloading import Reloader
         from argosy.launchers.local import LocalProcesses
 
         local = LocalProcesses(self._state)
-        progress = _Progress()
+        supervisor = self._build_supervisor(gateways, local)
+        self._reloader = Reloader(
+            self._fleet, file=self._file, port=self._port,
+            gateways=gateways, supervisor=supervisor, local=local,
+        )  # fmt: skip
+        operator = OperatorSocket(self._state, self._reloader.reload)
+        try:
+            await supervisor.start()
+            if await self._until_ready(gateways, supervisor):
+                await operator.start()
+                batching.start(listeners.url, operator_token=self._operator_token)
+                typer.echo(welcome(self._fleet, url=listeners.url, secret=secret))
+                await self._stop.wait()
+            operator.stop()
+            await batching.stop()
+            await self._go_down(gateways, supervisor)
+        finally:
+            operator.stop()
+            await batching.stop()
+            await supervisor.stop(0.0)
+            await gateways.stop()
+
+    def _build_supervisor(self, gateways: "Gateways", local: "LocalProcesses") -> "Supervisor":
+        from argosy.cli.progress import Progress
+        from argosy.cli.wanted import threads_each, wanted
+        from argosy.control.supervisor import Supervisor
+
+        progress = Progress(_say)
 
         def publish(table: ReplicaTable) -> None:
-            gateway.replace_table(table)
+            gateways.publish(table)
             if not self._stop.is_set():  # that replicas end then is no news
                 progress.show(table)
 
+        parts = wanted(
+            self._fleet, weights=self._weights, threads=threads_each(self._fleet), local=local
+        )
         return Supervisor(
-            plan_replicas(self._fleet, weights=self._weights, threads=threads_each(self._fleet)),
-            launchers={
-                pool.name: EndpointPool(pool.launcher.url)
-                if isinstance(pool.launcher, EndpointLauncher)
-                else local
-                for pool in self._fleet.pools
-            },
-            prober=HttpProber(keys=self._upstream_keys),
+            parts.plans,
+            launchers=parts.launchers,
+            prober=parts.prober,
             publish=publish,
             chance=random.Random(),
         )
 
-    async def _until_ready(self, supervisor: "Supervisor") -> bool:
-        """Until the first replica is ready; False when told to stop before."""
+    async def _until_ready(self, gateways: "Gateways", supervisor: "Supervisor") -> bool:
+        """Until the gateway serves and the first replica is ready; False when told to stop before.
+
+        Both come up at the same time. Exits with 1 when the gateway does not.
+        """
+        from argosy.cli.gateway_child import GatewayStartError
+
+        serving = asyncio.create_task(gateways.start())
         ready = asyncio.create_task(supervisor.first_ready())
         stopped = asyncio.create_task(self._stop.wait())
-        await asyncio.wait((ready, stopped), return_when=asyncio.FIRST_COMPLETED)
-        for task in (ready, stopped):
-            task.cancel()
+        tasks: tuple[asyncio.Task[object], ...] = (serving, ready, stopped)
+        try:
+            await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                serving.result()
+            await asyncio.wait((ready, stopped), return_when=asyncio.FIRST_COMPLETED)
+        except GatewayStartError as error:
+            _exit(f"the gateway does not come up: {error}")
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
         return not self._stop.is_set()
 
-    async def _go_down(self, gateway: "Gateway", supervisor: "Supervisor") -> None:
+    async def _go_down(self, gateways: "Gateways", supervisor: "Supervisor") -> None:
         _say("draining: streams may end, new requests are refused; Ctrl-C again to stop now")
-        draining = asyncio.create_task(gateway.drain(self._fleet.gateway.drain_s))
+        fleet = self._fleet if self._reloader is None else self._reloader.fleet
+        draining = asyncio.create_task(gateways.drain(fleet.gateway.drain_s))
         hurried = asyncio.create_task(self._hurry.wait())
         await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         if not draining.done():
-            draining.cancel()
-            await gateway.drain(0.0)
+            gateways.hurry()
+        await draining
         await supervisor.stop(_REPLICA_GRACE_S)
         _say("stopped")
+
+    # Signals.
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._on_signal)
+            loop.add_signal_handler(number, self._on_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
 
-    def _on_signal(self) -> None:
+    def _on_stop(self) -> None:
         if self._stop.is_set():
             self._hurry.set()
         self._stop.set()
+
+    def _on_hangup(self) -> None:
+        """SIGHUP: the terminal was closed, or somebody asks for a reload."""
+        if self._had_terminal and not os.isatty(2):
+            self._on_stop()
+        elif self._reloader is not None:
+            task = asyncio.create_task(self._reload(self._reloader))
+            self._reloading.add(task)
+            task.add_done_callback(self._reloading.discard)
+
+    async def _reload(self, reloader: "Reloader") -> None:
+        from argosy.cli.operator_socket import ReloadRequest
+
+        reply = await reloader.reload(ReloadRequest())
+        _say(reply.said if reply.done else f"nothing has changed: {reply.said}")
 
     @property
     def _run_file(self) -> Path:
@@ -239,75 +280,6 @@ class _Run:
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(msgspec.json.encode(run))
         fresh.replace(self._run_file)
-
-
-class _Progress:
-    """Says on stderr what each replica has come to, once per change."""
-
-    def __init__(self) -> None:
-        self._states: dict[str, ReplicaState] = {}
-        self._failing: set[str] = set()  # those that died and were not ready since
-
-    def show(self, table: ReplicaTable) -> None:
-        """One line for each replica whose state is new; a first death with all of its reason."""
-        for replica in table.replicas:
-            if self._states.get(replica.name) != replica.state:
-                self._states[replica.name] = replica.state
-                _say(f"{replica.name}  {replica.state}{self._why(replica)}")
-
-    def _why(self, replica: Replica) -> str:
-        match replica.state:
-            case "ready":
-                self._failing.discard(replica.name)
-            case "suspect":
-                return f"  ({replica.reason})"
-            case "dead":
-                is_again = replica.name in self._failing
-                self._failing.add(replica.name)
-                # Its last line says when it is tried again; what it said before was said once.
-                reason = replica.reason.splitlines()[-1] if is_again else replica.reason
-                return f"  ({'again; ' if is_again else ''}{reason})"
-        return ""
-
-
-def threads_each(fleet: Fleet) -> dict[str, int]:
-    """Threads of one replica, by deployment: all cores but one, shared out, at least one each."""
-    ours = [
-        deployment
-        for deployment in fleet.deployments
-        if not isinstance(fleet.pool(deployment.pool).launcher, EndpointLauncher)
-    ]
-    replicas = sum(deployment.replicas for deployment in ours) or 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    each = max(1, ((cores or 2) - 1) // replicas)
-    return {deployment.name: each for deployment in fleet.deployments}
-
-
-def _upstream_keys(fleet: Fleet) -> dict[str, str]:
-    """The endpoints' own keys, from the environment. Exits with 1 where one is missing."""
-    keys: dict[str, str] = {}
-    for pool in fleet.pools:
-        name = pool.launcher.key_env if isinstance(pool.launcher, EndpointLauncher) else None
-        if name is None:
-            continue
-        if not os.environ.get(name):
-            _exit(f"pool {pool.name} wants its key in the environment variable {name}: it is unset")
-        keys[pool.name] = os.environ[name]
-    return keys
-
-
-async def _refresh_forever(ring: "KeyRing") -> None:
-    from argosy.store.schema import StoreError
-
-    while True:
-        await asyncio.sleep(_KEYS_REFRESH_S)
-        with contextlib.suppress(StoreError):  # the keys known so far go on; usage tells of trouble
-            await asyncio.to_thread(ring.refresh)
-
-
-def _in_words(error: OSError) -> str:
-    """The system's own words: event loops add theirs."""
-    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _say(line: str) -> None:

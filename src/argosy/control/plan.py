@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from argosy.engines import registry
-from argosy.fleet.config import Deployment, Fleet
+from argosy.fleet.config import Deployment, Fleet, Launcher, LocalLauncher
 from argosy.fleet.messages import Command, Replica
 
 
@@ -20,6 +20,7 @@ class ReplicaPlan(msgspec.Struct, frozen=True, kw_only=True):
     replica: Replica  # its row of the table before the first start
     command: Command | None  # None: nothing is to be started
     health_path: str
+    launcher: Launcher = LocalLauncher()
 
     @property
     def name(self) -> str:
@@ -58,6 +59,7 @@ def plan_replicas(
                 replica=_row(deployment, f"{deployment.model if only else deployment.name}-{n}"),
                 command=command,
                 health_path=engine.health_path,
+                launcher=fleet.pool(deployment.pool).launcher,
             )
             for n in range(1, deployment.replicas + 1)
         )

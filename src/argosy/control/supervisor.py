@@ -2,19 +2,21 @@
 
 One task per replica, so that one that cannot start holds up no other. What a failed probe means
 and how long to wait is decided in `policies/health.py`; how a process is started is left to the
-launchers; who reads the published table is not known here.
+launchers; who reads the published table is not known here. What a new fleet file changes is
+`replan.py`'s; here it is done in an order that leaves no model without a ready replica.
 """
 
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
 from argosy.control.plan import ReplicaPlan
 from argosy.control.probe import Prober
+from argosy.control.replan import Change, Succession, change
 from argosy.fleet.messages import Replica, ReplicaState, ReplicaTable
 from argosy.launchers.port import Launched, Launcher, ReplicaEndedError
 from argosy.policies.health import (
@@ -33,6 +35,10 @@ from argosy.policies.health import (
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 _CANCEL_AGAIN_S = 0.1
+_LEAVING_ASK_EVERY_S = 0.25
+_LEAVING_GRACE_S = 3.0
+
+InFlight = Callable[[str], Awaitable[int | None]]  # requests on a replica; None: not known now
 
 
 class Supervisor:
@@ -48,17 +54,19 @@ class Supervisor:
         chance: random.Random,
         settings: HealthSettings | None = None,
     ) -> None:
-        self._plans = tuple(plans)
+        self._plans = {plan.name: plan for plan in plans}  # of replicas that are to run
         self._launchers = launchers
         self._prober = prober
         self._publish = publish
         self._chance = chance
         self._settings = settings or HealthSettings()
-        self._rows = {plan.name: plan.replica for plan in self._plans}
+        self._rows = {plan.name: plan.replica for plan in plans}  # those that leave too
         self._version = 0
         self._changed = asyncio.Event()  # set, and replaced, with each new table
         self._loops: dict[str, asyncio.Task[None]] = {}
         self._starts: dict[str, asyncio.Task[Launched]] = {}  # done once the process exists
+        self._changes: set[asyncio.Task[None]] = set()  # successions and removals under way
+        self._successions: set[asyncio.Task[None]] = set()  # of these, what a new plan overrides
 
     @property
     def table(self) -> ReplicaTable:
@@ -69,8 +77,8 @@ class Supervisor:
         """Begin to start every replica; returns at once, with a first table published."""
         if self._loops:
             raise RuntimeError("The supervisor runs already; stop() it before another start().")
-        self._put(*(plan.replica for plan in self._plans))
-        for plan in self._plans:
+        self._put(*(plan.replica for plan in self._plans.values()))
+        for plan in self._plans.values():
             self._loops[plan.name] = asyncio.create_task(self._keep(plan), name=plan.name)
 
     async def stop(self, grace_s: float) -> None:
@@ -78,11 +86,12 @@ class Supervisor:
 
         May be called at any time, and again: a second call with less grace hurries the first.
         """
+        await _cancel(self._changes)
         await _cancel(self._loops.values())
         self._loops.clear()
-        self._put(*(self._stopped(plan.name) for plan in self._plans))
+        self._put(*(self._stopped(name) for name in self._rows))
         await asyncio.gather(*(self._end(name, grace_s=grace_s) for name in list(self._starts)))
-        self._put(*(self._stopped(plan.name) for plan in self._plans))
+        self._put(*(self._stopped(name) for name in self._rows))
 
     async def first_ready(self) -> Replica:
         """The first replica that is ready. Waits as long as it takes: cancel it to give up."""
@@ -95,6 +104,92 @@ class Supervisor:
     async def all_ready(self) -> None:
         """Returns when all replicas are ready. Waits as long as it takes."""
         while not all(row.state == "ready" for row in self._rows.values()):
+            await self._changed.wait()
+
+    # ── another plan ─────────────────────────────────────────────────────────────────────────
+
+    async def replan(
+        self,
+        plans: Sequence[ReplicaPlan],
+        *,
+        launchers: Mapping[str, Launcher],
+        prober: Prober,
+        in_flight: InFlight,
+        drain_s: float,
+    ) -> Change:
+        """Go over to these replicas; returns what that takes as soon as it is under way.
+
+        What is added starts at once. A changed replica goes when its successor is ready, one
+        after the other in a deployment, so that one more at most needs room. A removed one goes
+        when another of its model is ready, or at once with its model. Whoever goes gets no new
+        requests and has `drain_s` for those that it has.
+        """
+        await _cancel(self._successions)
+        wanted = change(tuple(self._plans.values()), plans, taken=self._rows)
+        self._launchers, self._prober = launchers, prober
+        for plan in wanted.added:
+            self._add(plan)
+        leave = _Leave(in_flight, drain_s)
+        by_deployment: dict[str, list[Succession]] = {}
+        for succession in wanted.succeeded:
+            by_deployment.setdefault(succession.new.replica.deployment, []).append(succession)
+        for successions in by_deployment.values():
+            self._under_way(self._succeed(successions, leave), is_succession=True)
+        models = {plan.replica.model for plan in plans}
+        for name in wanted.removed:
+            self._under_way(self._remove(name, leave, models), is_succession=True)
+        return wanted
+
+    def _under_way(self, doing: Coroutine[Any, Any, None], *, is_succession: bool) -> None:
+        task = asyncio.create_task(doing)
+        for tasks in (self._changes, self._successions) if is_succession else (self._changes,):
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    def _add(self, plan: ReplicaPlan) -> None:
+        self._plans[plan.name] = plan
+        self._put(plan.replica)
+        self._loops[plan.name] = asyncio.create_task(self._keep(plan), name=plan.name)
+
+    async def _succeed(self, successions: Sequence[Succession], leave: "_Leave") -> None:
+        """One after the other. What a new plan interrupts goes on running until that plan ends it.
+
+        One whose turn has not come has no successor yet: it is still the one that runs.
+        """
+        for succession in successions:
+            self._add(succession.new)
+            await self._until(lambda new=succession.new.name: self._rows[new].state == "ready")
+            self._let_go(succession.old, leave)
+
+    async def _remove(self, name: str, leave: "_Leave", models: set[str]) -> None:
+        model = self._rows[name].model
+        if model in models:
+            await self._until(
+                lambda: any(
+                    row.state == "ready" and row.model == model and row.name != name
+                    for row in self._rows.values()
+                )
+            )
+        self._let_go(name, leave)
+
+    def _let_go(self, name: str, leave: "_Leave") -> None:
+        """From here on it is wanted no more, whatever plan comes."""
+        del self._plans[name]
+        self._under_way(self._part_with(name, leave), is_succession=False)
+
+    async def _part_with(self, name: str, leave: "_Leave") -> None:
+        await _cancel((self._loops.pop(name),))
+        reason = "the fleet file wants it no more; it ends what it has"
+        self._put(replace(self._rows[name], state="stopping", reason=reason))
+        end_s = _now_s() + leave.drain_s
+        while _now_s() < end_s and await leave.in_flight(name) != 0:
+            await asyncio.sleep(_LEAVING_ASK_EVERY_S)
+        await self._end(name, grace_s=_LEAVING_GRACE_S)
+        del self._rows[name]
+        self._tell()
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        while not holds():
             await self._changed.wait()
 
     # ── one replica ──────────────────────────────────────────────────────────────────────────
@@ -209,12 +304,15 @@ class Supervisor:
 
     def _put(self, *rows: Replica) -> None:
         """Publish a whole new table when one of these rows says something new."""
-        changed = [row for row in rows if row != self._rows[row.name]]
+        changed = [row for row in rows if row != self._rows.get(row.name)]
         if not changed and self._version:
             return
         for row in changed:
             logger.info("%s is %s: %s", row.name, row.state, row.reason)
             self._rows[row.name] = row
+        self._tell()
+
+    def _tell(self) -> None:
         self._version += 1
         self._changed.set()
         self._changed = asyncio.Event()
@@ -222,6 +320,14 @@ class Supervisor:
             self._publish(self.table)
         except Exception:
             logger.exception("Replica table %d could not be published", self._version)
+
+
+class _Leave:
+    """How replicas part that are wanted no more."""
+
+    def __init__(self, in_flight: InFlight, drain_s: float) -> None:
+        self.in_flight = in_flight
+        self.drain_s = drain_s
 
 
 def _judged(row: Replica, verdict: Healthy | Suspect | Unresponsive) -> Replica:

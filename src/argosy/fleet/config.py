@@ -93,6 +93,16 @@ class Gateway(Config, frozen=True, kw_only=True):
     attempts_max: Annotated[
         PositiveInt, Meta(description="Attempts on one model before the answer's first byte.")
     ] = 5
+    hedge_after_s: Annotated[
+        PositiveFloat | None,
+        Meta(
+            description="Seconds without a first token after which an enterprise request is asked "
+            "of a second replica as well; unset: never."
+        ),
+    ] = None
+    hedge_share_max: Annotated[
+        Share, Meta(description="The largest share of enterprise requests that are so hedged.")
+    ] = 0.02
     waiting_max: Annotated[
         PositiveInt,
         Meta(description="Requests that wait at once for a slot or a replica, of each model."),
@@ -141,8 +151,17 @@ class Gateway(Config, frozen=True, kw_only=True):
         ),
     ] = 0.5
     drain_s: Annotated[
-        PositiveFloat, Meta(description="Seconds that streams have to end when Argosy stops.")
+        PositiveFloat,
+        Meta(description="Seconds that streams have to end when Argosy stops or reloads."),
     ] = 30.0
+    processes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=15,
+            description="Processes that listen on the port together; about one per CPU core.",
+        ),
+    ] = 1
 
 
 class LocalLauncher(Config, frozen=True, kw_only=True, tag_field="kind", tag="local"):

@@ -133,8 +133,18 @@ class ReplicaStatus(Message, frozen=True, kw_only=True):
     load: ReplicaLoad
 
 
+class GatewayProcess(Message, frozen=True, kw_only=True):
+    """One process of the gateway, as `argosy status` shows it."""
+
+    pid: int
+    # draining: it ends its streams after a reload; silent: it did not answer in time
+    state: Literal["serving", "draining", "silent"]
+    requests_in_flight: int = 0
+    connections: int = 0
+
+
 class FleetStatus(Message, frozen=True, kw_only=True):
-    """What `argosy status --json` prints."""
+    """What `argosy status --json` prints: all gateway processes together."""
 
     fleet: str
     gateway_url: str
@@ -144,6 +154,7 @@ class FleetStatus(Message, frozen=True, kw_only=True):
     connections: int
     usage_records_unwritten: int
     replicas: tuple[ReplicaStatus, ...]
+    processes: tuple[GatewayProcess, ...] = ()
 
 
 class RunFile(Message, frozen=True, kw_only=True):

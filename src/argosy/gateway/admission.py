@@ -17,6 +17,7 @@ import msgspec
 from argosy.engines.registry import adapter
 from argosy.fleet.config import Fleet
 from argosy.fleet.messages import Key, Refusal, ReplicaTable, Usage
+from argosy.fleet.share import slots_of
 from argosy.gateway.ledger import Exceeded, Ledger, Reservation
 from argosy.gateway.surfaces.port import Ask, Served
 from argosy.policies.admission.bounds import ANSWER_TOKENS_ASSUMED, reservation_tokens
@@ -65,6 +66,7 @@ class Admission:
         ledger: Ledger | None,
         unix_time_s: Callable[[], float],
         now_s: Callable[[], float],
+        process: int = 0,
     ) -> None:
         self._ledger = ledger
         self._unix_time_s = unix_time_s
@@ -75,7 +77,10 @@ class Admission:
         self._queues = {
             model.name: FairQueue(settings, now_s=now_s()) for model in fleet.models
         }  # one queue a model
-        self._wanted = {model.name: _slots_wanted(fleet, model.name) for model in fleet.models}
+        self._process, self._processes = process, fleet.gateway.processes
+        self._wanted = {
+            model.name: self._own(_slots_wanted(fleet, model.name)) for model in fleet.models
+        }
         self._slots: dict[str, int | None] = dict(self._wanted)
         self._waiting: dict[str, Applicant] = {}  # by request
 
@@ -94,8 +99,11 @@ class Admission:
         for model, wanted in self._wanted.items():
             # While none listens those that may start wait for a replica, as many as there will be
             # slots; the others go on waiting here, in their order.
-            self._slots[model] = _sum(listening[model]) if model in listening else wanted
+            self._slots[model] = self._own(_sum(listening[model])) if model in listening else wanted
             self._start_next(model)
+
+    def _own(self, slots: int | None) -> int | None:
+        return slots_of(slots, process=self._process, processes=self._processes)
 
     def admit(self, applicant: Applicant, ask: Ask, served: Served, *, id_: str, size: int) -> bool:
         """True: it starts now. False: it waits and is routed later, or has been refused."""

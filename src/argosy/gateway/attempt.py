@@ -85,6 +85,10 @@ class Attempt:
         self._fresh: list[bytes] = []  # of the body: what arrived and is not read yet
         self._reader = EventReader() if is_stream else None
 
+    def answer_to(self, asker: Asker) -> None:
+        """Tell this one from now on."""
+        self._asker = asker
+
     def close(self, *, is_whole: bool) -> None:
         """The exchange is over; a whole answer's connection may be kept."""
         self._is_over = True

@@ -8,7 +8,7 @@ is cancelled (as nginx and Go do; a half-closed socket cannot be told from one t
 import asyncio
 import logging
 from collections import deque
-from typing import Protocol
+from typing import Protocol, cast
 
 import httptools
 
@@ -22,6 +22,8 @@ _HEAD_BYTES_MAX = 64 * 1024  # of the head, and of the trailers
 _PIPELINED_MAX = 32  # whole requests that wait on one connection
 _LINGER_S = 1.0  # to let a refused client read why, while it still sends
 _WRITE_BUFFER_HIGH = 256 * 1024
+_UPLOADS_SHARE = 0.75  # of the bytes that wait: long bodies leave the rest to ordinary ones
+_UPLOAD_BYTES_PER_S_MIN = 128 * 1024  # so fast an upload may take longer than other bodies
 
 
 class Exchange(Protocol):
@@ -62,6 +64,10 @@ class Floor(Protocol):
         """Why its body is not wanted, by its head alone."""
         ...
 
+    def upload_bytes_max(self, request: Request) -> int | None:
+        """The longest body of an upload; None: it is none, and takes what any body may."""
+        ...
+
     def serve(self, connection: "ClientConnection", request: Request) -> Exchange | None:
         """Answer it; None: it has been answered at once."""
         ...
@@ -77,6 +83,8 @@ class Floor(Protocol):
 
 class ClientConnection(asyncio.Protocol):
     """One client."""
+
+    _upload_seen: tuple[Request, int] | None = None  # how much of it when its time was first over
 
     def __init__(self, floor: Floor) -> None:
         self._deadline_s = float("inf")  # for the client's next move; not while it is answered
@@ -190,7 +198,10 @@ class ClientConnection(asyncio.Protocol):
         self._has_head = True
         parser, headers = self._parser, self._headers
         request.method = parser.get_method().decode("latin-1")
-        request.path = self._url.partition(b"?")[0].decode("latin-1")
+        path, _, query = self._url.partition(b"?")
+        request.path = path.decode("latin-1")
+        if query:
+            request.query = query.decode("latin-1")
         request.headers = headers
         request.is_http_10 = parser.get_http_version() == "1.0"
         request.keep_alive = parser.should_keep_alive()
@@ -205,11 +216,13 @@ class ClientConnection(asyncio.Protocol):
             self._reject_kind("head_too_large", message)
 
     def _check_head(self, request: Request) -> None:
-        limit = self._floor.settings.body_bytes_max
         length = request.headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > limit:
-            self._reject_kind("too_large", f"A body of {int(length)} bytes; the limit is {limit}.")
-            return
+        if length.isdigit() and int(length) > self._floor.settings.body_bytes_max:
+            limit = self._body_bytes_max(request)
+            if int(length) > limit:
+                message = f"A body of {int(length)} bytes; the limit is {limit}."
+                self._reject_kind("too_large", message)
+                return
         self._refusal = self._floor.precheck(request)
         expected = request.headers.get(b"expect")
         if expected and expected.lower() == b"100-continue" and not self._is_serving:
@@ -221,9 +234,9 @@ class ClientConnection(asyncio.Protocol):
         floor = self._floor
         self._body_bytes += len(body)
         if self._body_bytes > floor.settings.body_bytes_max:
-            limit = floor.settings.body_bytes_max
-            self._reject_kind("too_large", f"The body is over the limit of {limit} bytes.")
-            return
+            self._check_long_body()
+            if self._is_deaf:
+                return
         if self._refusal is not None:
             return  # it will be refused: read, not kept
         floor.body_bytes_pending += len(body)
@@ -233,9 +246,32 @@ class ClientConnection(asyncio.Protocol):
             self._body = bytearray(self._body) if isinstance(self._body, bytes) else self._body
             self._body += body
         if floor.body_bytes_pending > floor.settings.body_bytes_pending_max:
-            message = "The requests of all clients together are too large just now; try later."
-            self._drop_body()
-            self._refusal = Refusal(kind="no_replica", message=message, retry_after_s=1.0)
+            self._refuse_pending()
+
+    def _check_long_body(self) -> None:
+        """Longer than ordinary bodies may be: an upload, or too long."""
+        if self._request is None:
+            return
+        limit = self._body_bytes_max(self._request)
+        if self._body_bytes > limit:
+            self._reject_kind("too_large", f"The body is over the limit of {limit} bytes.")
+        elif self._floor.body_bytes_pending > self._uploads_bytes_max() and not self._refusal:
+            self._refuse_pending()
+
+    def _refuse_pending(self) -> None:
+        message = "The requests of all clients together are too large just now; try later."
+        self._drop_body()
+        self._refusal = Refusal(kind="no_replica", message=message, retry_after_s=1.0)
+
+    def _body_bytes_max(self, request: Request) -> int:
+        ordinary = self._floor.settings.body_bytes_max
+        of_upload = self._floor.upload_bytes_max(request)
+        if of_upload is None:
+            return ordinary
+        return max(ordinary, min(of_upload, self._uploads_bytes_max()))
+
+    def _uploads_bytes_max(self) -> int:
+        return int(self._floor.settings.body_bytes_pending_max * _UPLOADS_SHARE)
 
     def on_message_complete(self) -> None:
         request, refusal = self._request, self._refusal
@@ -247,7 +283,10 @@ class ClientConnection(asyncio.Protocol):
             message = f"More than {_PIPELINED_MAX} requests wait on this connection."
             self._reject_kind("rate_limited", message)
             return
-        request.body = bytes(self._body)
+        body = self._body
+        if isinstance(body, bytearray) and self._floor.upload_bytes_max(request) is None:
+            body = bytes(body)
+        request.body = cast("bytes", body)  # a copy of 100 MB would hold the loop for 0.1 to 0.4 s
         self._body = b""
         self._request = None
         self._waiting.append((request, refusal))
@@ -286,6 +325,11 @@ class ClientConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def abort(self) -> None:
+        """Close at once: the client must not take what it has for the whole."""
+        if self._transport is not None:
+            self._transport.abort()
+
     @property
     def is_idle(self) -> bool:
         """True between two requests."""
@@ -304,9 +348,22 @@ class ClientConnection(asyncio.Protocol):
         if self._is_deaf or self._request is None:
             transport.abort()
             return
+        if self._has_head and self._is_fast_upload(self._request):
+            self._deadline_s += self._floor.settings.body_timeout_s
+            return
         what = "body" if self._has_head else "head"
         self._reject_kind("slow_request", f"The request's {what} did not arrive in time.")
         self._serve_next()
+
+    def _is_fast_upload(self, request: Request) -> bool:
+        """Whether it is an upload, and enough of it came since this was last asked."""
+        if self._refusal is not None or self._floor.upload_bytes_max(request) is None:
+            return False
+        seen = self._upload_seen
+        before = seen[1] if seen is not None and seen[0] is request else 0
+        self._upload_seen = (request, self._body_bytes)
+        wanted = _UPLOAD_BYTES_PER_S_MIN * self._floor.settings.body_timeout_s
+        return self._body_bytes - before >= wanted
 
     # Its own steps.
 

@@ -12,15 +12,14 @@ before: until then another replica can take over unseen. After it one can still 
 other ended, unless the answer is half a tool call, has a form to keep, or no engine can.
 """
 
-from typing import Protocol
-
 import msgspec
 
-from argosy.fleet.config import Gateway as Settings
-from argosy.fleet.messages import Outcome, Refusal, RefusalKind, Usage
+from argosy.fleet.messages import Outcome, Refusal, Usage
 from argosy.gateway.admission import Ticket
 from argosy.gateway.attempt import Attempt
-from argosy.gateway.explain import StepKind, failure_words
+from argosy.gateway.exchange_port import Client, Floor
+from argosy.gateway.explain import failure_words
+from argosy.gateway.hedge import Contender, Race
 from argosy.gateway.http import (
     LAST_CHUNK,
     Request,
@@ -38,7 +37,6 @@ from argosy.gateway.surfaces.port import (
     Answer,
     Ask,
     AsSent,
-    Catalog,
     Dialect,
     Meter,
     Prepared,
@@ -48,6 +46,7 @@ from argosy.gateway.surfaces.port import (
 from argosy.gateway.surfaces.prepare import last_event, prepare_rest
 from argosy.observability.metrics import Series
 from argosy.policies.failover import (
+    FAULTS,
     Again,
     FailoverView,
     Failure,
@@ -55,82 +54,12 @@ from argosy.policies.failover import (
     FallBack,
     GiveUp,
     after_failure,
+    failure_of,
 )
 
 _SAMPLED = frozenset({"/v1/chat/completions", "/v1/completions"})
 _NO_METER = Meter()  # of a request that no replica was asked
 _MOVES_MAX = 2
-_FAILURES: dict[RefusalKind, FailureKind] = {
-    "upstream_failed": "lost",
-    "no_replica": "busy",
-    "rate_limited": "busy",
-    "upstream_timeout": "silent",
-    "context_overflow": "overflow",
-}  # all else is the request's own fault, or ours
-
-
-class Client(Protocol):
-    """Where the answer goes: a connection."""
-
-    def write(self, data: bytes) -> None:
-        """Bytes to the client; what it does not read is buffered."""
-        ...
-
-    def finish(self, *, keep_alive: bool) -> None:
-        """The exchange has ended; the connection may take its next request."""
-        ...
-
-
-class Floor(Protocol):
-    """What an exchange asks of the gateway."""
-
-    catalog: Catalog
-    settings: Settings
-    is_draining: bool
-
-    def now_s(self) -> float:
-        """The loop's time."""
-        ...
-
-    def admit(self, exchange: "Exchange", ask: Ask, body: bytes) -> bool:
-        """True: it may be routed now. False: later, or it was refused."""
-        ...
-
-    def move(self, exchange: "Exchange", model: str) -> bool:
-        """As `admit`, for a request that was admitted and is now for another model."""
-        ...
-
-    def route(self, exchange: "Exchange", *, stream: bool) -> Placed | None:
-        """A replica for it; None: none is there, and it waits, fell back or was refused."""
-        ...
-
-    def has_untried(self, exchange: "Exchange") -> bool:
-        """True when a replica of its model is ready that has not failed it."""
-        ...
-
-    def released(self, exchange: "Exchange") -> None:
-        """Its attempt is over."""
-        ...
-
-    def route_later(self, exchange: "Exchange", delay_s: float) -> None:
-        """Route it again, after about that long."""
-        ...
-
-    def first_token(self, exchange: "Exchange", now_s: float) -> None:
-        """Its replica has read its prompt."""
-        ...
-
-    def attempt_failed(self, exchange: "Exchange", kind: str, *, is_its_fault: bool) -> None:
-        """An attempt failed, whatever becomes of the request."""
-        ...
-
-    def happened(self, exchange: "Exchange", kind: StepKind, text: str) -> None:
-        """Something unusual, for whoever asks to have the request explained."""
-        ...
-
-    def settled(self, exchange: "Exchange", usage: Usage) -> None:
-        """It has ended."""
-        ...
 
 
 class Exchange:
@@ -156,6 +85,7 @@ class Exchange:
     _forgives = False  # an attempt was given up for an event that could not be read: once is enough
     _moves = 0  # attempts given up because the replica was suspect
     _fallback: tuple[str, ...] = ()
+    _rival: Contender | None = None  # the second attempt of a race that is not decided
 
     def __init__(
         self,
@@ -224,8 +154,10 @@ class Exchange:
         if self._attempt is None or self.has_begun or self.is_over or self._moves >= _MOVES_MAX:
             return
         self._moves += 1
+        self._end_race()
         self._attempt.close(is_whole=False)
-        self._floor.attempt_failed(self, "suspect", is_its_fault=False)
+        if self.replica is not None:
+            self._floor.attempt_failed(self.replica, "suspect", is_its_fault=False)
         name = self.replica.name if self.replica else "its replica"
         text = f"attempt {self._attempts} had no byte yet from {name}, which is suspect"
         self._floor.happened(self, "moved", text)
@@ -239,6 +171,7 @@ class Exchange:
             message = f"No replica of {self.model} became ready in time; try again."
             self.refuse(Refusal(kind="no_replica", message=message, retry_after_s=5.0))
         else:
+            self._end_race()
             self._attempt.close(is_whole=False)
             name = self.replica.name if self.replica else "the replica"
             what = "went silent" if self.has_begun else "gave no answer within its time"
@@ -310,10 +243,11 @@ class Exchange:
         """The replica failed this request: another one, an error event, or an error."""
         if self.is_over:
             return
-        kind = _FAILURES.get(refusal.kind, "refused")
+        kind = failure_of(refusal.kind)
         self._forgives |= refusal.code == UNREADABLE
-        is_its_fault = kind in ("lost", "busy", "silent")
-        self._floor.attempt_failed(self, refusal.kind, is_its_fault=is_its_fault)
+        if self.replica is not None:
+            at_fault = kind in FAULTS
+            self._floor.attempt_failed(self.replica, refusal.kind, is_its_fault=at_fault)
         if self.has_begun and (kind == "refused" or not self._may_go_on()):
             self._note_failure(kind, refusal, None)
             self._break(refusal)
@@ -326,6 +260,7 @@ class Exchange:
         self._note_failure(kind, refusal, then)
         match then:
             case Again(delay_s=delay_s):
+                self._floor.retries(self).take()
                 self._again(delay_s)
             case FallBack():
                 self._attempt = None
@@ -370,18 +305,28 @@ class Exchange:
 
     def _send(self, replica: LiveReplica, ask: Ask) -> None:
         self.replica = replica
-        self._attempts += 1
-        if ask.model != replica.model:
-            ask = msgspec.structs.replace(ask, model=replica.model)
         try:
-            prepared = self._surface.prepare(ask, replica.abilities)
+            attempt = self._attempt_on(replica, ask)
         except RefusedError as error:
             self.refuse(error.refusal)
             return
+        if attempt is None:
+            return
+        self._attempt, self._answer = attempt, attempt.answer
+        attempt.call.begin()
+        if self._floor.settings.hedge_after_s is not None and not self.has_begun:
+            self._floor.hedge_later(self, self._attempts)
+
+    def _attempt_on(self, replica: LiveReplica, ask: Ask) -> Attempt | None:
+        """Made, not begun; None where nothing is left to ask for. Raises `RefusedError`."""
+        self._attempts += 1
+        if ask.model != replica.model:
+            ask = msgspec.structs.replace(ask, model=replica.model)
+        prepared = self._surface.prepare(ask, replica.abilities)
         if self.has_begun and self._answer is not None:
             rest = self._rest(prepared, self._answer, replica)
             if rest is None:
-                return
+                return None
             prepared = rest
         served = self._floor.catalog[replica.model]
         prepared.answer.forgives = self._forgives or not served.continues
@@ -389,9 +334,52 @@ class Exchange:
                            to_stream=ask.stream, now_s=self._floor.now_s)  # fmt: skip
         body = self._body(prepared, replica)
         attempt.call = replica.link.call(prepared.path, body, attempt, request=self.request.id)
-        self._attempt = attempt
-        self._answer = prepared.answer
+        return attempt
+
+    # Its race, where it is hedged.
+
+    def hedge(self, attempts: int) -> None:
+        """Still no token: ask a second replica as well; who speaks first answers."""
+        is_silent = self._attempt is not None and not self.has_begun and not self.is_over
+        if not is_silent or attempts != self._attempts or self._ask is None:
+            return
+        first, second = self.placed, self._floor.hedge(self)
+        if first is None or second is None or self._attempt is None:
+            return
+        try:
+            attempt = self._attempt_on(second.live, self._ask)
+        except RefusedError:
+            attempt = None
+        if attempt is None:
+            self._floor.release(second)
+            return
+        self._rival = Contender(attempt, second, request=self.request)
+        own = Contender(self._attempt, first, request=self.request)
+        Race(self, own, self._rival, now_s=self._floor.now_s)
+        self._floor.happened(self, "hedged", f"no token yet; {second.live.name} is asked as well")
         attempt.call.begin()
+
+    def adopt(self, winner: Contender) -> None:
+        """The race is decided."""
+        self._rival = None
+        self._attempt, self._answer = winner.attempt, winner.attempt.answer
+        self.placed, self.replica = winner.placed, winner.placed.live
+        self.series = self._floor.series(self, winner.placed.live)
+
+    def drop(self, loser: Contender, refusal: Refusal | None) -> None:
+        """It was slower, or failed."""
+        loser.attempt.close(is_whole=False)
+        self._floor.release(loser.placed)
+        if refusal is not None:
+            self.tried |= {loser.placed.live.name}
+            is_its_fault = failure_of(refusal.kind) in FAULTS
+            self._floor.attempt_failed(loser.placed.live, refusal.kind, is_its_fault=is_its_fault)
+
+    def _end_race(self) -> None:
+        """Undecided, and nobody waits for its end any more."""
+        rival, self._rival = self._rival, None
+        if rival is not None:
+            self.drop(rival, None)
 
     def _body(self, prepared: Prepared, replica: LiveReplica) -> bytes:
         """The client's own bytes where nothing in them has to change."""
@@ -442,6 +430,7 @@ class Exchange:
             has_untried=self._floor.has_untried(self),
             has_fallback=self.next_model is not None,
             has_begun=self.has_begun,
+            may_retry=self._floor.retries(self).has_some,
         )
 
     def _again(self, delay_s: float) -> None:
@@ -478,6 +467,7 @@ class Exchange:
         if self.is_over:
             return
         self.is_over = True
+        self._end_race()
         if self._attempt is not None:
             self._attempt.close(is_whole=outcome == "finished")
             self._attempt = None  # it knows us: a cycle that only the collector would free

@@ -25,8 +25,9 @@ class Request(msgspec.Struct, kw_only=True):
     received_s: float
     method: str = ""
     path: str = ""
+    query: str = ""  # what follows the question mark
     headers: dict[bytes, bytes] = {}  # names in lower case; of a repeated one the last counts
-    body: bytes = b""
+    body: bytes = b""  # of an upload a bytearray, which nobody changes
     is_http_10: bool = False
     keep_alive: bool = True
     key: Key | None = None  # found by the gateway when the head was whole

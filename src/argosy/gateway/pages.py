@@ -1,7 +1,7 @@
-"""What the gateway answers by itself: health, readiness, metrics, the models, the fleet's status.
+"""What the gateway answers by itself: health, readiness, metrics, the models, the status, a story.
 
-`/health`, `/ready` and `/metrics` are open; the models want a key; the status wants the token of
-the run, which only whoever may read the state folder knows.
+`/health`, `/ready` and `/metrics` are open; the models want a key; the status and the story of a
+request want the token of the run, which only whoever may read the state folder knows.
 """
 
 from typing import Protocol
@@ -10,12 +10,14 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from argosy.fleet.messages import FleetStatus, Refusal
+from argosy.gateway.explain import Explanation
 from argosy.gateway.http import Request, whole_response
 from argosy.gateway.surfaces.decode import look_up
 from argosy.gateway.surfaces.port import Catalog, Dialect, RefusedError
 
 _OPEN = frozenset({"/health", "/ready", "/metrics"})
 _STATUS = "/argosy/status"
+EXPLAIN = "/argosy/explain/"  # and the id of a request
 _MODELS = "/v1/models"
 
 
@@ -36,6 +38,10 @@ class Floor(Protocol):
         """The fleet as it is now."""
         ...
 
+    def explain(self, request: str) -> Explanation | Refusal:
+        """The story of one request, or why it cannot be told."""
+        ...
+
     def not_ready(self) -> list[str]:
         """Why it cannot serve everything; empty when it can."""
         ...
@@ -53,7 +59,13 @@ class Pages:
 
     def has(self, path: str) -> bool:
         """True for a path that is answered here."""
-        return path in _OPEN or path in (_STATUS, _MODELS) or path.startswith(_MODELS + "/")
+        if path in _OPEN or path in (_STATUS, _MODELS):
+            return True
+        return path.startswith((_MODELS + "/", EXPLAIN))
+
+    def asks_all(self, path: str) -> bool:
+        """True for a page that tells of all gateway processes, not of the one that is asked."""
+        return path in ("/metrics", _STATUS) or path.startswith(EXPLAIN)
 
     def precheck(self, request: Request) -> Refusal | None:
         """Method and key."""
@@ -63,10 +75,11 @@ class Pages:
         if request.path in _OPEN:
             return None
         refusal = self._floor.authenticate(request)
-        if refusal is None and request.path == _STATUS:
+        if refusal is None and not request.path.startswith(_MODELS):
             key = request.key
             if key is None or key.id != "operator":
-                message = "The status wants the operator token of this run: use argosy status."
+                verb = request.path.split("/")[2]
+                message = f"The {verb} page wants the operator token of this run: argosy {verb}"
                 return Refusal(kind="wrong_key", message=message)
         return refusal
 
@@ -85,8 +98,17 @@ class Pages:
                 return whole_response(200, page, request=request, content_type=CONTENT_TYPE_LATEST)
             case "/argosy/status":
                 return whole_response(200, msgspec.json.encode(floor.status()), request=request)
+            case path if path.startswith(EXPLAIN):
+                return self._explain(request)
             case _:
                 return self._models(request)
+
+    def _explain(self, request: Request) -> bytes:
+        told = self._floor.explain(request.path[len(EXPLAIN) :])
+        if not isinstance(told, Refusal):
+            return whole_response(200, msgspec.json.encode(told), request=request)
+        status, body = self._floor.dialect(request).refusal(told, request=request.id)
+        return whole_response(status, body, request=request)
 
     def _models(self, request: Request) -> bytes:
         dialect = self._floor.dialect(request)
@@ -100,3 +122,15 @@ class Pages:
             status, body = dialect.refusal(error.refusal, request=request.id)
             return whole_response(status, body, request=request)
         return whole_response(200, body, request=request)
+
+
+def draining() -> Refusal:
+    """What is said to a request that comes too late."""
+    message = "The gateway is stopping and takes no new requests."
+    return Refusal(kind="no_replica", message=message, retry_after_s=5.0)
+
+
+def unknown_path(request: Request, paths: list[str]) -> Refusal:
+    """What is said to a path that nobody answers; `paths` are those of the APIs."""
+    message = f"{request.method} {request.path[:200]}: no such path. APIs: {', '.join(paths)}."
+    return Refusal(kind="unknown_path", message=message)

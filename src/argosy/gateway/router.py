@@ -5,29 +5,27 @@ of each request that it placed: in flight, prompt bytes not yet read, rates lear
 answers. It decides nothing itself; `policies/routing` does.
 """
 
-from collections import deque
 from collections.abc import Callable
 
 import msgspec
 
+from argosy.fleet.share import slots_of
+from argosy.gateway.explain import Decisions
 from argosy.gateway.prefixes import BLOCK_BYTES, PrefixIndex, block_hashes
 from argosy.gateway.rates import PoolRates
 from argosy.gateway.replicas import LiveReplica
+from argosy.policies.failover import RetryBudget
 from argosy.policies.routing import (
     POLICIES,
-    Decision,
     NoRoute,
-    Note,
     PolicyName,
     ReplicaView,
     RequestShape,
     Tuning,
-    decision,
     home_of,
     note,
 )
 
-DECISIONS_KEPT = 4096  # of all models, the latest; about 3 MB with four replicas a model
 _LEARN_EVERY_S = 0.02  # a replica teaches 50 times a second at most: more costs and adds nothing
 _BYTES_PER_TOKEN = 4
 _CACHE_BYTES = 16 * 2**20  # of a replica that does not say how much it holds
@@ -62,21 +60,6 @@ class Placed(msgspec.Struct, kw_only=True):
     ttft_s: float | None = None
 
 
-class Decisions:
-    """The latest decisions of all models, kept small; made readable when somebody asks."""
-
-    def __init__(self, kept: int = DECISIONS_KEPT) -> None:
-        self._noted: deque[tuple[str, float, Note]] = deque(maxlen=kept)
-
-    def add(self, request: str, at_s: float, noted: Note) -> None:
-        """One decision, with its inputs as they were."""
-        self._noted.append((request, at_s, noted))
-
-    def of(self, request: str) -> list[tuple[float, Decision]]:
-        """All decisions of that request, first to last; `at_s` is the loop's time."""
-        return [(at_s, decision(noted)) for id_, at_s, noted in self._noted if id_ == request]
-
-
 class Router:
     """One model."""
 
@@ -87,18 +70,21 @@ class Router:
         tuning: Tuning,
         decisions: Decisions,
         chance: Callable[[], float],
+        processes: int = 1,
     ) -> None:
         self.lives: list[LiveReplica] = []
         self._policy: PolicyName = policy
         self._choose = POLICIES[policy]
         self._tuning = tuning
-        self._decisions = decisions
+        self._remember = decisions.add
         self._chance = chance
+        self._processes = processes  # that send to the same replicas, each about its part
         self._by_name: dict[str, LiveReplica] = {}
         self._views: list[ReplicaView] = []
         self._prefixes = PrefixIndex()
         self._rates: dict[str, PoolRates] = {}  # by pool
         self._turn = 0
+        self.retries = RetryBudget()
         self._learn_from_s: dict[str, float] = {}  # by replica: not before
 
     # Who is there.
@@ -107,7 +93,7 @@ class Router:
         """A replica listens, for the first time or as a new process."""
         self.leave(live.name)
         abilities, view = live.abilities, live.view
-        view.slots = abilities.slots
+        view.slots = slots_of(abilities.slots, process=0, processes=self._processes)
         view.ready_since_s = now_s if self._turn else None  # a fleet's first replicas start cold
         tokens = (abilities.context_tokens or 0) * (abilities.slots or 0)
         capacity = tokens * _BYTES_PER_TOKEN or _CACHE_BYTES
@@ -133,7 +119,13 @@ class Router:
     # One request.
 
     def choose(
-        self, request: str, prompt: Prompt, *, tried: frozenset[str], now_s: float
+        self,
+        request: str,
+        prompt: Prompt,
+        *,
+        tried: frozenset[str],
+        received_s: float,
+        now_s: float,
     ) -> Placed | NoRoute:
         """The replica that it is to be sent to; it counts there from now on."""
         for live in self.lives:
@@ -151,7 +143,7 @@ class Router:
         chosen = self._choose(self._views, request=shape, tried=tried, tuning=self._tuning)
         self._turn += 1
         noted = note(self._policy, self._views, request=shape, tried=tried, tuning=self._tuning)
-        self._decisions.add(request, now_s, noted)
+        self._remember((request, received_s, noted, chosen))
         if isinstance(chosen, NoRoute):
             return chosen
         return self._place(self._by_name[chosen.replica], prompt, shape, now_s)

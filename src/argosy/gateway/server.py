@@ -7,15 +7,19 @@ are looked up by a function, usage goes to a function, the replica table is push
 
 import asyncio
 import contextlib
-import hmac
 import itertools
 import logging
+import os
 import random
 import secrets
+import socket
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from argosy.fleet.config import Fleet
 from argosy.fleet.messages import (
@@ -27,23 +31,36 @@ from argosy.fleet.messages import (
     ReplicaTable,
     Usage,
 )
-from argosy.gateway.admission import Admission
+from argosy.gateway.admission import Admission, Ticket
+from argosy.gateway.batches.api import BatchApi
+from argosy.gateway.callers import Callers
 from argosy.gateway.catalog import catalog_of
 from argosy.gateway.client import ClientConnection
 from argosy.gateway.exchange import Exchange
+from argosy.gateway.explain import Decisions, Explanation, StepKind
 from argosy.gateway.http import Request, retry_after, whole_response
 from argosy.gateway.ledger import Ledger
-from argosy.gateway.pages import Pages
+from argosy.gateway.pages import Pages, draining, unknown_path
 from argosy.gateway.replicas import LiveReplica, Watch
-from argosy.gateway.router import Decisions, Placed, Router, prompt_of
+from argosy.gateway.router import Placed, Router, prompt_of
+from argosy.gateway.slow_pages import SlowAnswer, SlowPages
 from argosy.gateway.surfaces.port import Ask, Dialect
 from argosy.gateway.surfaces.registry import dialect_of, surfaces
-from argosy.observability.metrics import GatewayMetrics
+from argosy.gateway.together import Collect, GatewaySnapshot, WholePages
+from argosy.observability.metrics import GatewayMetrics, Series
+from argosy.policies.failover import RetryBudget
+from argosy.policies.hedging import HedgeBudget
 from argosy.policies.routing import NoRoute, Tuning
 
 log = logging.getLogger(__name__)
 
+BACKLOG = 1024  # connections that wait to be accepted
 _SWEEP_S = 0.25
+_IDLE_GRACE_S = 5.0  # a client that reuses a connection does so sooner; then closing it hurts none
+
+
+def _no_key(_: str) -> Key | None:
+    return None
 
 
 class Wiring(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +75,10 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     upstream_keys: Mapping[str, str] = {}  # pool name to the bearer key of its endpoint
     chance: random.Random  # jitters retries
     ledger: Ledger | None = None  # None: no tenant has a budget
+    find_key_by_id: Callable[[str], Key | None] = _no_key  # of the owner of a batch
+    batches: BatchApi | None = None  # None: their paths are unknown
+    process: int = 0  # its number among the `processes` of the fleet file
+    collect: Collect | None = None  # asks all processes for the pages; None: there is but this one
 
 
 class Gateway:
@@ -76,6 +97,7 @@ class Gateway:
         )
         self.body_bytes_pending = 0
         self.is_draining = False
+        self.is_retiring = False
         self.url = ""
         self._started_s = 0.0
         self.table = ReplicaTable(version=0, replicas=())
@@ -83,23 +105,35 @@ class Gateway:
         self._id_prefix = f"req_{int(wiring.unix_time_s() * 1000):012x}{secrets.token_hex(2)}"
         self._surfaces = surfaces(wiring.unix_time_s)
         self._pages = Pages(self)
+        self._slow_pages = SlowPages(wiring.batches)
+        collect = wiring.collect
+        self._whole_pages = WholePages(collect, own=self) if collect else None
+        self.upload_bytes_max = self._slow_pages.upload_bytes_max
         self._connections: set[ClientConnection] = set()
         self._exchanges: set[Exchange] = set()
         self._waiting: deque[Exchange] = deque()  # admitted, and no replica listens
         self.decisions = Decisions()
+        self._hedges = HedgeBudget(share_max=self.settings.hedge_share_max)
         self._routers = {model.name: self._router() for model in fleet.models}
         self._admission = Admission(
-            fleet, ledger=wiring.ledger, unix_time_s=wiring.unix_time_s, now_s=self.now_s
+            fleet,
+            ledger=wiring.ledger,
+            unix_time_s=wiring.unix_time_s,
+            now_s=self.now_s,
+            process=wiring.process,
         )
         self._all_done = asyncio.Event()
         self._live: dict[str, LiveReplica] = {}
         self._watches: dict[str, Watch] = {}
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._sweeper: asyncio.Task[None] | None = None
-        self._operator = Key(
-            id="operator", sha256="", tenant="operator", tier="consumer", name="operator",
+        self.authenticate = Callers(
+            find_key=wiring.find_key,
+            find_key_by_id=wiring.find_key_by_id,
+            operator_token=wiring.operator_token,
+            are_anonymous=self.settings.keys == "none",
             created_at_s=wiring.unix_time_s(),
-        )  # fmt: skip
+        ).authenticate
 
     def _router(self) -> Router:
         settings = self.settings
@@ -113,46 +147,84 @@ class Gateway:
             tuning=tuning,
             decisions=self.decisions,
             chance=self.wiring.chance.random,
+            processes=settings.processes,
         )
 
     # Its life.
 
-    async def start(self) -> str:
-        """Listen; the URL. Raises `OSError` when the address is taken."""
+    async def start(self, listeners: Sequence[socket.socket] = ()) -> str:
+        """Listen, on those sockets where some are given; the URL. OSError: the address is taken."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: ClientConnection(self),
-            self.settings.host,
-            self.settings.port,
-            backlog=1024,
-            reuse_address=True,
-        )
+        settings = self.settings
+
+        def connect() -> ClientConnection:
+            return ClientConnection(self)
+
+        self._servers = [
+            await loop.create_server(connect, sock=listener, backlog=BACKLOG)
+            for listener in listeners
+        ] or [
+            await loop.create_server(
+                connect, settings.host, settings.port, backlog=BACKLOG, reuse_address=True
+            )
+        ]
         self._sweeper = loop.create_task(self._sweep_forever())
         self._started_s = loop.time()
-        host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
-        self.url = f"http://{host}:{self._server.sockets[0].getsockname()[1]}"
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        self.url = f"http://{host}:{self._servers[0].sockets[0].getsockname()[1]}"
         return self.url
+
+    async def retire(self, timeout_s: float) -> None:
+        """Leave the address to a successor; returns when nobody is connected, or at the end of it.
+
+        Who is connected notices nothing: what they ask is answered, each answer says that the
+        connection ends with it, and those that nobody uses are closed later. `drain` comes next.
+        """
+        self.is_retiring = True
+        self._stop_listening()
+        now_s = self.now_s()
+        end_s = now_s + timeout_s
+        idle_since_s: dict[ClientConnection, float] = {}
+        while self._connections and now_s < end_s:
+            idle_since_s = {
+                connection: idle_since_s.get(connection, now_s)
+                for connection in self._connections
+                if connection.is_idle
+            }
+            for connection, since_s in idle_since_s.items():
+                if now_s - since_s >= _IDLE_GRACE_S:
+                    connection.close()
+            await asyncio.sleep(_SWEEP_S)
+            now_s = self.now_s()
+
+    def _stop_listening(self) -> None:
+        for server in self._servers:
+            server.close()
 
     async def drain(self, timeout_s: float) -> int:
         """Take no more; let what runs end. How many had to be cut after `timeout_s`."""
         self.is_draining = True
-        if self._server is not None:
-            self._server.close()
+        self._stop_listening()
         for connection in tuple(self._connections):
             if connection.is_idle:
                 connection.close()
         for exchange in tuple(self._exchanges):
             if exchange.is_waiting:
-                exchange.refuse(_draining())
-        if self._exchanges:
-            self._all_done.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._all_done.wait(), timeout_s)
+                exchange.refuse(draining())
+        slow_cut, _ = await asyncio.gather(
+            self._slow_pages.drain(timeout_s), self._wait_for_exchanges(timeout_s)
+        )
         cut = tuple(self._exchanges)
         for exchange in cut:
             message = "The gateway is stopping."
             exchange.refuse(Refusal(kind="no_replica", message=message, retry_after_s=5.0))
-        return len(cut)
+        return len(cut) + slow_cut
+
+    async def _wait_for_exchanges(self, timeout_s: float) -> None:
+        if self._exchanges:
+            self._all_done.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._all_done.wait(), timeout_s)
 
     async def stop(self) -> None:
         """Close everything; after `drain`."""
@@ -168,7 +240,11 @@ class Gateway:
     # From the control plane.
 
     def replace_table(self, table: ReplicaTable) -> None:
-        """Route on this from now on."""
+        """Route on this from now on.
+
+        While the fleet file changes it may have replicas of models that are not served here.
+        """
+        table = replace(table, replicas=tuple(r for r in table.replicas if r.model in self.catalog))
         self.table = table
         listening = {r.name: r for r in table.replicas if r.url and r.state in ("ready", "suspect")}
         for name in [name for name in self._live if name not in listening]:
@@ -220,7 +296,7 @@ class Gateway:
         """Count it; refuse one too many."""
         self._connections.add(connection)
         if self.is_draining:
-            return _draining()
+            return draining()
         if len(self._connections) <= self.settings.connections_max:
             return None
         message = f"{self.settings.connections_max} connections are open; try later."
@@ -239,46 +315,41 @@ class Gateway:
             return self.authenticate(request)
         if self._pages.has(request.path):
             return self._pages.precheck(request)
-        return _unknown_path(request, sorted(self._surfaces))
+        if self._slow_pages.has(request.path):
+            return self._slow_pages.precheck(request) or self.authenticate(request)
+        return unknown_path(request, sorted(self._surfaces))
 
-    def authenticate(self, request: Request) -> Refusal | None:
-        """Put the key on the request, or say what is wrong with it."""
-        secret = request.secret()
-        if secret is not None:
-            request.key = self.wiring.find_key(secret) or self._operator_of(secret)
-        if request.key is not None or self.settings.keys == "none":
-            return None
-        if secret is None:
-            message = (
-                "No API key: send 'Authorization: Bearer argosy-…' or 'x-api-key: argosy-…'. "
-                "Keys are made by: argosy keys create"
-            )
-            return Refusal(kind="no_key", message=message)
-        return Refusal(kind="wrong_key", message="This API key is unknown or revoked.")
-
-    def _operator_of(self, secret: str) -> Key | None:
-        token = self.wiring.operator_token.encode()
-        is_operator = hmac.compare_digest(secret.encode(errors="replace"), token)
-        return self._operator if is_operator else None
-
-    def serve(self, connection: ClientConnection, request: Request) -> Exchange | None:
+    def serve(self, connection: ClientConnection, request: Request) -> Exchange | SlowAnswer | None:
         """Answer a request that passed `precheck`."""
+        if self.is_retiring:
+            request.keep_alive = False
         spoken = self._surfaces.get(request.path)
         if spoken is None:
-            connection.write(self._pages.answer(request))
-            return None
+            return self._serve_page(connection, request)
         at_s = self.wiring.unix_time_s()
         exchange = Exchange(self, connection, request, spoken=spoken, at_s=at_s)
         self._exchanges.add(exchange)
         if self.is_draining:
             request.keep_alive = False
-            exchange.refuse(_draining())
+            exchange.refuse(draining())
         elif self.wiring.usage_is_overloaded():
             message = "Usage cannot be written to disk; no work is taken until it can."
             exchange.refuse(Refusal(kind="no_replica", message=message, retry_after_s=5.0))
         else:
             self._guarded(exchange, exchange.begin)
         return None if exchange.is_over else exchange
+
+    def _serve_page(self, connection: ClientConnection, request: Request) -> SlowAnswer | None:
+        if self._whole_pages is not None and self._pages.asks_all(request.path):
+            return self._slow_pages.serve(connection, request, by=self._whole_pages)
+        if self._pages.has(request.path):
+            connection.write(self._pages.answer(request))
+            return None
+        if self.is_draining:
+            request.keep_alive = False
+            self.refuse(connection, request, draining())
+            return None
+        return self._slow_pages.serve(connection, request)
 
     def refuse(self, connection: ClientConnection, request: Request, refusal: Refusal) -> None:
         """Answer with an error; a request to an API leaves its usage record, others a count."""
@@ -327,27 +398,38 @@ class Gateway:
         session = request.headers.get(b"x-session-id")
         exchange.prompt = prompt_of(body, session)
         served = self.catalog[ask.model]
-        return self._admission.admit(exchange, ask, served, id_=request.id, size=len(body))
+        self._routers[ask.model].retries.add_request()
+        may_start = self._admission.admit(exchange, ask, served, id_=request.id, size=len(body))
+        return may_start or self._queued(exchange)
 
     def move(self, exchange: Exchange, model: str) -> bool:
         """A slot of another model."""
-        return exchange.ticket is None or self._admission.move(exchange, exchange.ticket, model)
+        ticket = exchange.ticket
+        may_start = ticket is None or self._admission.move(exchange, ticket, model)
+        return may_start or self._queued(exchange)
+
+    def _queued(self, exchange: Exchange) -> Literal[False]:
+        """It may not start now; remember why, unless it was refused, which says why."""
+        if not exchange.is_over and exchange.ticket is not None:
+            self.happened(exchange, "queued", exchange.ticket.reason, exchange.ticket)
+        return False
 
     def route(self, exchange: Exchange, *, stream: bool) -> Placed | None:
         """The policy's choice; where there is none the exchange waits, or falls back."""
         now_s = self.now_s()
         router = self._routers[exchange.model or ""]
         if exchange.next_model is not None and not router.has_trusted(now_s):
+            text = f"no replica of {exchange.model} can be trusted now: to {exchange.next_model}"
+            self.happened(exchange, "fell_back", text)
             exchange.fall_back()
             return None
-        request = exchange.request.id
-        placed = router.choose(request, exchange.prompt, tried=exchange.tried, now_s=now_s)
+        placed = self._choose(router, exchange, exchange.tried, now_s)
         if isinstance(placed, NoRoute):
             self._wait(exchange, placed.reason, placed.retry_after_s, now_s)
             return None
         exchange.placed = placed
-        live, key, settings = placed.live, exchange.key, self.settings
-        exchange.series = self.metrics.series(live.model, key.tier if key else None, live.name)
+        exchange.series = self.series(exchange, placed.live)
+        settings = self.settings
         wait_s = settings.ttft_timeout_s if stream else settings.answer_timeout_s
         exchange.deadline_s = now_s + wait_s
         return placed
@@ -361,6 +443,10 @@ class Gateway:
         exchange.deadline_s = now_s + self.settings.replica_wait_s
         self._waiting.append(exchange)
 
+    def retries(self, exchange: Exchange) -> RetryBudget:
+        """What its model may still be tried again."""
+        return self._routers[exchange.model or ""].retries
+
     def has_untried(self, exchange: Exchange) -> bool:
         """True when a replica of its model is ready that has not failed it."""
         return self._routers[exchange.model or ""].has_trusted(self.now_s(), but=exchange.tried)
@@ -371,6 +457,18 @@ class Gateway:
         exchange.deadline_s = self.now_s() + delay_s + self.settings.replica_wait_s
         jittered_s = delay_s * (1.0 + self.wiring.chance.random() / 2)
         asyncio.get_running_loop().call_later(jittered_s, self._guarded, exchange, exchange.route)
+
+    def _choose(
+        self, router: Router, exchange: Exchange, tried: frozenset[str], now_s: float
+    ) -> Placed | NoRoute:
+        request = exchange.request
+        return router.choose(
+            request.id,
+            exchange.prompt,
+            tried=tried,
+            received_s=request.received_s,
+            now_s=now_s,
+        )
 
     def released(self, exchange: Exchange) -> None:
         """Its attempt is over."""
@@ -411,12 +509,47 @@ class Gateway:
         if ticket is not None:
             self._admission.end(ticket, usage)
 
-    def attempt_failed(self, exchange: Exchange, kind: str, *, is_its_fault: bool) -> None:
+    def attempt_failed(self, replica: LiveReplica, kind: str, *, is_its_fault: bool) -> None:
         """Count a failed attempt, whatever becomes of the request."""
-        if exchange.replica is not None:
-            self.metrics.attempt_failed(exchange.replica.name, kind)
-            if is_its_fault:
-                exchange.replica.failed(self.now_s())
+        self.metrics.attempt_failed(replica.name, kind)
+        if is_its_fault:
+            replica.failed(self.now_s())
+
+    def hedge_later(self, exchange: Exchange, attempts: int) -> None:
+        """Its second replica is asked in a while, where it is of the enterprise tier."""
+        after_s, key = self.settings.hedge_after_s, exchange.key
+        if after_s is None or key is None or key.tier != "enterprise":
+            return
+        self._hedges.add_request()
+        loop = asyncio.get_running_loop()
+        loop.call_later(after_s, self._guarded, exchange, partial(exchange.hedge, attempts))
+
+    def hedge(self, exchange: Exchange) -> Placed | None:
+        """Another replica that may be relied on, while the share of hedges is not used up."""
+        if exchange.placed is None:
+            return None
+        now_s, first = self.now_s(), exchange.placed.live
+        router, tried = self._routers[first.model], exchange.tried | {first.name}
+        if not router.has_trusted(now_s, but=tried) or not self._hedges.take():
+            return None
+        placed = self._choose(router, exchange, tried, now_s)
+        return None if isinstance(placed, NoRoute) else placed
+
+    def release(self, placed: Placed) -> None:
+        """That attempt is over."""
+        self._routers[placed.live.model].release(placed)
+
+    def series(self, exchange: Exchange, replica: LiveReplica) -> Series:
+        """Where the tokens of that replica's answer are counted."""
+        key = exchange.key
+        return self.metrics.series(replica.model, key.tier if key else None, replica.name)
+
+    def happened(
+        self, exchange: Exchange, kind: StepKind, text: str, ticket: Ticket | None = None
+    ) -> None:
+        """Something unusual, for whoever asks to have the request explained."""
+        now_s = self.now_s()
+        self.decisions.happened(exchange.request, kind, text, now_s=now_s, ticket=ticket)
 
     # By the clock.
 
@@ -479,6 +612,24 @@ class Gateway:
             replicas=rows,
         )
 
+    def explain(self, request: str) -> Explanation | Refusal:
+        """The story of one request, or why it cannot be told."""
+        running = any(exchange.request.id == request for exchange in self._exchanges)
+        return self.decisions.explain(request, now_s=self.now_s(), is_running=running)
+
+    def snapshot(self, explain: str | None = None) -> GatewaySnapshot:
+        """What this process tells of itself, where another asks on behalf of a client."""
+        now_s = self.now_s()
+        told = None if explain is None else self.explain(explain)
+        return GatewaySnapshot(
+            pid=os.getpid(),
+            is_draining=self.is_draining or self.is_retiring,
+            status=self.status(),
+            ttft_s={name: watch.recent.all_ttft_s(now_s) for name, watch in self._watches.items()},
+            metrics=self.metrics.snapshot(),
+            explained=None if told is None or isinstance(told, Refusal) else told,
+        )
+
     def not_ready(self) -> list[str]:
         """Why not every model can be served now."""
         ready = {live.model for live in self._live.values() if live.state == "ready"}
@@ -492,13 +643,3 @@ class Gateway:
     def metrics_page(self) -> bytes:
         """Prometheus text."""
         return self.metrics.page()
-
-
-def _draining() -> Refusal:
-    message = "The gateway is stopping and takes no new requests."
-    return Refusal(kind="no_replica", message=message, retry_after_s=5.0)
-
-
-def _unknown_path(request: Request, paths: list[str]) -> Refusal:
-    message = f"{request.method} {request.path[:200]}: no such path. APIs: {', '.join(paths)}."
-    return Refusal(kind="unknown_path", message=message)

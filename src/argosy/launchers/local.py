@@ -30,6 +30,7 @@ class ChildRecord(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     pid: int
     create_time_s: float  # Unix time: tells it from a stranger with its pid
+    kind: str = "replica"
 
 
 class LocalProcesses:
@@ -44,7 +45,7 @@ class LocalProcesses:
         log = Log(self._state / "logs" / f"{_file_name(name)}.log")
         with log.open() as stderr:
             process, stdin, stdout = await _spawn(name, command, stderr)
-        record = _write_record(self._state, name, process.pid)
+        record = write_record(self._state, name, process.pid)
         ended = asyncio.create_task(_watch(process, record, stdin, stdout))
         return LocalProcess(name, process, stdin=stdin, stdout=stdout, ended=ended, log=log)
 
@@ -125,7 +126,9 @@ def _reap(path: Path) -> str | None:
     path.unlink()
     if not killed:
         return None
-    return f"killed replica {record.name} (pid {record.pid}), left behind by a run that crashed"
+    return (
+        f"killed {record.kind} {record.name} (pid {record.pid}), left behind by a run that crashed"
+    )
 
 
 def _kill(record: ChildRecord) -> bool:
@@ -186,11 +189,12 @@ async def _watch(
     status = await process.wait()
     stdin.close()
     stdout.close()
-    _remove_record(record, process.pid)
-    return _how_it_ended(status)
+    remove_record(record, process.pid)
+    return how_it_ended(status)
 
 
-def _how_it_ended(status: int) -> str:
+def how_it_ended(status: int) -> str:
+    """In words, of what `wait` gives."""
     if status >= 0:
         return f"exited with status {status}"
     try:
@@ -203,19 +207,20 @@ def _file_name(replica: str) -> str:
     return quote(replica, safe=":@")  # a name may hold a slash; two names stay two files
 
 
-def _write_record(state: Path, name: str, pid: int) -> Path:
+def write_record(state: Path, name: str, pid: int, *, kind: str = "replica") -> Path:
+    """Put a child on record, so that the next run ends it should this one crash."""
     path = state / "replicas" / f"{_file_name(name)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(psutil.NoSuchProcess):  # ended already: nothing to reap
         create_time_s = psutil.Process(pid).create_time()
-        record = ChildRecord(name=name, pid=pid, create_time_s=create_time_s)
+        record = ChildRecord(name=name, pid=pid, create_time_s=create_time_s, kind=kind)
         temporary = path.with_name(path.name + ".new")
         temporary.write_bytes(msgspec.json.encode(record))
         temporary.replace(path)
     return path
 
 
-def _remove_record(path: Path, pid: int) -> None:
+def remove_record(path: Path, pid: int) -> None:
     """Unless the name's next process has already put its own there."""
     with contextlib.suppress(FileNotFoundError, ValueError):
         if msgspec.json.decode(path.read_bytes(), type=ChildRecord).pid == pid:

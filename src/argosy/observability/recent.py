@@ -1,6 +1,7 @@
 """The last minute of one replica: tokens per second and TTFT quantiles, in bounded memory."""
 
 from collections import deque
+from collections.abc import Sequence
 
 _WINDOW_S = 60.0
 _KEPT = 4096  # requests; past that the window is shorter than a minute
@@ -24,13 +25,21 @@ class Recent:
         return sum(tokens for _, tokens, _ in self._ended) / _WINDOW_S
 
     def ttft_s(self, now_s: float, quantile: float) -> float | None:
-        """That quantile of the streams' TTFT (nearest rank); None without a stream."""
+        """That quantile of the streams' TTFT; None without a stream."""
+        return nearest_rank(sorted(self.all_ttft_s(now_s)), quantile)
+
+    def all_ttft_s(self, now_s: float) -> list[float]:
+        """Each stream's TTFT."""
         self._forget(now_s)
-        ranked = sorted(ttft for _, _, ttft in self._ended if ttft is not None)
-        if not ranked:
-            return None
-        return ranked[min(len(ranked) - 1, int(quantile * len(ranked)))]
+        return [ttft for _, _, ttft in self._ended if ttft is not None]
 
     def _forget(self, now_s: float) -> None:
         while self._ended and self._ended[0][0] < now_s - _WINDOW_S:
             self._ended.popleft()
+
+
+def nearest_rank(ranked: Sequence[float], quantile: float) -> float | None:
+    """That quantile of sorted values; None without one."""
+    if not ranked:
+        return None
+    return ranked[min(len(ranked) - 1, int(quantile * len(ranked)))]

@@ -4,7 +4,22 @@ from typing import Literal
 
 import msgspec
 
+from argosy.fleet.messages import RefusalKind
+
 FailureKind = Literal["lost", "busy", "silent", "overflow", "refused"]
+FAULTS: frozenset[FailureKind] = frozenset({"lost", "busy", "silent"})  # the replica's own
+_KINDS: dict[RefusalKind, FailureKind] = {
+    "upstream_failed": "lost",
+    "no_replica": "busy",
+    "rate_limited": "busy",
+    "upstream_timeout": "silent",
+    "context_overflow": "overflow",
+}
+
+
+def failure_of(refusal: RefusalKind) -> FailureKind:
+    """What an attempt's refusal means; all else is the request's own fault, or the gateway's."""
+    return _KINDS.get(refusal, "refused")
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +42,7 @@ class FailoverView(msgspec.Struct, frozen=True, kw_only=True):
     has_untried: bool  # another replica of this model is ready and has not failed this request
     has_fallback: bool  # another model may answer instead
     has_begun: bool = False  # the client has a part of the answer: only this model can go on
+    may_retry: bool = True  # the model's `RetryBudget` has something left
 
 
 class Again(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +85,38 @@ def after_failure(failure: Failure, view: FailoverView) -> Again | FallBack | Gi
     return GiveUp(reason=f"{failure.kind} after {view.attempts} attempts, and no fallback")
 
 
+RETRIES_PER_REQUEST = 0.5
+RETRIES_AT_ONCE = 256  # a replica that dies with this many requests on it: all go elsewhere
+
+
+class RetryBudget(msgspec.Struct):
+    """What keeps the retries of one model from storming it; changed in place.
+
+    Each request adds half a retry, up to a reserve for the death of a busy replica. So where
+    everything fails for long, replicas are asked one and a half times as often as clients ask,
+    not `attempts_max` times. Going on with an answer that has begun takes from the budget too but
+    is never denied: giving up there would waste what was done and break a stream.
+    """
+
+    left: float = RETRIES_AT_ONCE
+
+    def add_request(self) -> None:
+        """A request came."""
+        self.left = min(RETRIES_AT_ONCE, self.left + RETRIES_PER_REQUEST)
+
+    def take(self) -> None:
+        """It is tried again."""
+        self.left = max(0.0, self.left - 1.0)
+
+    @property
+    def has_some(self) -> bool:
+        """True while one more may be tried again."""
+        return self.left >= 1.0
+
+
 def _again(failure: Failure, view: FailoverView) -> Again | None:
+    if not view.may_retry and not view.has_begun:
+        return None
     if view.attempts >= view.attempts_max or failure.kind == "overflow":
         return None
     if failure.kind == "silent" and not view.has_begun:

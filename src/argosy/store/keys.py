@@ -74,6 +74,7 @@ class KeyRing:
         self._refreshing = threading.Lock()
         self._revision: int | None = None
         self._keys: dict[str, Key] = {}  # by SHA-256; replaced whole, never changed
+        self._by_id: dict[str, Key] = {}
         self.refresh()
 
     def find(self, secret: str) -> Key | None:
@@ -81,6 +82,10 @@ class KeyRing:
         if len(secret) != SECRET_CHARS:
             return None
         return self._keys.get(_sha256(secret))
+
+    def find_by_id(self, key: str) -> Key | None:
+        """The live key of that id."""
+        return self._by_id.get(key)
 
     def refresh(self) -> bool:
         """Read the keys again if any process changed one since; whether it did so.
@@ -96,6 +101,7 @@ class KeyRing:
                 return False
             keys = _read_keys(connection, include_revoked=False)
             self._keys = {key.sha256: key for key in keys}
+            self._by_id = {key.id: key for key in keys}
             self._revision = revision
             return True
 

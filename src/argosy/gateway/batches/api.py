@@ -74,17 +74,17 @@ class BatchApi:
             return Refusal(kind="wrong_method", message=message)
         return None
 
-    async def answer(self, request: Request, *, query: str = "") -> Reply:
+    async def answer(self, request: Request) -> Reply:
         """The response to a request that passed `precheck`: whole, or piece by piece.
 
-        `query` is what follows the question mark. A download that fails halfway raises: the
-        connection must then be closed.
+        A download that fails halfway raises: the connection must then be closed.
         """
         found = self._find(request.path)
         if found is None:
             raise ValueError(f"{request.path} did not pass the precheck")
         route, asked = found
-        call = Call(request=request, id=asked, query=read_query(query), owner=owner_of(request))
+        query, owner = read_query(request.query), owner_of(request)
+        call = Call(request=request, id=asked, query=query, owner=owner)
         try:
             return await route.handlers[request.method](call)
         except RefusedError as error:

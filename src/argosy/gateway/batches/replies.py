@@ -1,7 +1,7 @@
 """What both APIs need to answer: the call, its owner, pages of lists, downloads."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from urllib.parse import parse_qs
 
 import msgspec
@@ -12,7 +12,7 @@ from argosy.gateway.http import Request, whole_response
 from argosy.gateway.surfaces.decode import refused
 from argosy.gateway.surfaces.port import RefusedError
 
-Reply = bytes | AsyncIterator[bytes]
+Reply = bytes | AsyncGenerator[bytes, None]
 JSON_LINES = "application/x-ndjson"
 
 
@@ -71,7 +71,7 @@ async def download(
     length_bytes: int,
     content_type: str,
     read: Callable[[int], list[Piece]],
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Head and body, a piece at a time: whoever writes it waits for the client in between.
 
     Raises `RuntimeError` when what was stored went away meanwhile: the connection must then be

@@ -18,6 +18,8 @@ from argosy.gateway.surfaces.transforms import (
 
 _CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 _TRUE = msgspec.Raw(b"true")
+# vLLM begins a new turn after an assistant's message unless it is told both.
+_GO_ON = {"continue_final_message": _TRUE, "add_generation_prompt": msgspec.Raw(b"false")}
 _STREAM_OPTIONS = msgspec.Raw(b'{"include_usage":true}')
 
 
@@ -37,9 +39,12 @@ def prepare_chat(
 ) -> Prepared:
     """A chat request for a replica with these abilities, its answer written by `encoder`.
 
-    With `must_stream` the replica streams even where the client wants a whole answer.
+    With `must_stream` the answer goes on from the assistant's own last words: the replica streams
+    even where the client wants a whole answer, and is told to go on where it must be told.
     """
     fields = dict(ask.fields)
+    if must_stream and abilities.continuation == "flags":
+        fields |= _GO_ON
     transforms: list[Transform] = []
     stream = ask.stream or must_stream
     if ask.stop and ask.names_stop and not abilities.reports_stop_sequence:
@@ -83,8 +88,7 @@ def prepare_rest(prepared: Prepared, abilities: Abilities, *, answer: Answer) ->
     else:
         fields["prompt"] = raw(msgspec.json.decode(fields["prompt"], type=str) + said)
     if is_chat and abilities.continuation == "flags":
-        fields["continue_final_message"] = _TRUE
-        fields["add_generation_prompt"] = msgspec.Raw(b"false")
+        fields |= _GO_ON
     left = _tokens_left(prepared, answer)
     if left is not None:
         fields["max_tokens"] = raw(left)

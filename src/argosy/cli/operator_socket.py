@@ -1,0 +1,92 @@
+"""`control.sock` in the state folder: how a command tells a running `argosy up` to do something.
+
+One line of JSON each way. Whoever may open the folder may speak; it does not depend on the gateway.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+SOCKET_FILE = "control.sock"
+_LINE_BYTES_MAX = 65536
+
+
+class ReloadRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Read the fleet file again; `file`: an absolute path, None: the same one as before."""
+
+    file: str | None = None
+
+
+class ReloadReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it; not done: nothing has changed, and `said` tells why."""
+
+    done: bool
+    said: str
+
+
+Reload = Callable[[ReloadRequest], Awaitable[ReloadReply]]
+
+
+class OperatorSocket:
+    """Listens from `start` until `stop`."""
+
+    def __init__(self, state: Path, reload: Reload) -> None:
+        self._state = state
+        self._reload = reload
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Raises OSError."""
+        path = self._state / SOCKET_FILE
+        path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with _short(self._state) as folder:
+            listener.bind(f"{folder}/{SOCKET_FILE}")
+        path.chmod(0o600)
+        self._server = await asyncio.start_unix_server(
+            self._serve, sock=listener, limit=_LINE_BYTES_MAX
+        )
+
+    def stop(self) -> None:
+        """Nobody can say anything any more."""
+        if self._server is not None:
+            self._server.close()
+            (self._state / SOCKET_FILE).unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, ValueError):  # a caller that left, or says nonsense
+            request = msgspec.json.decode(await reader.readline(), type=ReloadRequest)
+            reply = await self._reload(request)
+            writer.write(msgspec.json.encode(reply) + b"\n")
+            await writer.drain()
+        writer.close()
+
+
+def ask_reload(state: Path, request: ReloadRequest, *, timeout_s: float) -> ReloadReply:
+    """Tell the run on that folder, and wait for what comes of it. Raises OSError, DecodeError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.settimeout(timeout_s)
+        with _short(state) as folder:
+            asking.connect(f"{folder}/{SOCKET_FILE}")
+        asking.sendall(msgspec.json.encode(request) + b"\n")
+        with asking.makefile("rb") as answer:
+            return msgspec.json.decode(answer.readline(), type=ReloadReply)
+
+
+@contextlib.contextmanager
+def _short(folder: Path) -> Iterator[str]:
+    """A name of the folder that fits into a socket's address, which holds 107 bytes."""
+    if sys.platform != "linux":
+        yield str(folder)
+        return
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)

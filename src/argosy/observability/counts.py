@@ -1,0 +1,158 @@
+"""What a gateway process counts, as plain numbers that can be sent and added up.
+
+Names, labels and buckets are `metrics.py`'s; this imports no Prometheus, so that whoever only adds
+up does not load it.
+"""
+
+from bisect import bisect_left
+from collections.abc import Hashable, Iterable
+from typing import TypeVar
+
+import msgspec
+
+from argosy.fleet.messages import Usage
+
+K = TypeVar("K", bound=Hashable)
+Where = tuple[str, str, str]  # model, tier, replica; `none` where there is none
+
+_TTFT_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 60.0)
+_ITL_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0)
+_REQUEST_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+
+
+class Histogram(msgspec.Struct):
+    """Counts per bucket, the last one past all bounds, and the sum of what was observed."""
+
+    bounds: tuple[float, ...]
+    counts: list[int]
+    total: float = 0.0
+
+    @classmethod
+    def of(cls, bounds: tuple[float, ...]) -> "Histogram":
+        """An empty one."""
+        return cls(bounds, [0] * (len(bounds) + 1))
+
+    def observe(self, value: float, count: int = 1) -> None:
+        """`count` times that value."""
+        self.counts[bisect_left(self.bounds, value)] += count
+        self.total += value * count
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulated, as Prometheus has them."""
+        seen, rows = 0, []
+        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
+            seen += count
+            rows.append((bound, float(seen)))
+        return rows
+
+    def add(self, other: "Histogram") -> None:
+        """Its counts too; those of other bounds (another version's) cannot be added and are not."""
+        if self.bounds == other.bounds:
+            self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+            self.total += other.total
+
+
+class Series(msgspec.Struct):
+    """What is counted of one (model, tier, replica)."""
+
+    ttft: Histogram
+    itl: Histogram
+    duration: Histogram
+    ended: dict[tuple[str, str], int]  # requests by surface and outcome
+    tokens_in: int = 0
+    tokens_cached: int = 0
+    tokens_out: int = 0
+
+    @classmethod
+    def empty(cls) -> "Series":
+        """Nothing counted yet."""
+        return cls(
+            ttft=Histogram.of(_TTFT_BUCKETS_S),
+            itl=Histogram.of(_ITL_BUCKETS_S),
+            duration=Histogram.of(_REQUEST_BUCKETS_S),
+            ended={},
+        )
+
+    def count(self, usage: Usage) -> None:
+        """Add one request that has ended."""
+        ended, how = self.ended, (usage.surface, usage.outcome)
+        ended[how] = ended.get(how, 0) + 1
+        self.tokens_in += usage.tokens_in
+        self.tokens_cached += usage.tokens_cached
+        self.tokens_out += usage.tokens_out
+        self.duration.observe(usage.duration_s)
+
+    def add(self, other: "Series") -> None:
+        """Its counts too."""
+        self.ttft.add(other.ttft)
+        self.itl.add(other.itl)
+        self.duration.add(other.duration)
+        _add(self.ended, other.ended)
+        self.tokens_in += other.tokens_in
+        self.tokens_cached += other.tokens_cached
+        self.tokens_out += other.tokens_out
+
+
+class Counts(msgspec.Struct):
+    """What only grows."""
+
+    series: dict[Where, Series] = {}
+    attempts_failed: dict[tuple[str, str], int] = {}  # by replica and reason
+    http_rejected: dict[str, int] = {}  # by reason
+
+    def add(self, other: "Counts") -> None:
+        """Its counts too; `other` stays as it is."""
+        for where, series in other.series.items():
+            self.series.setdefault(where, Series.empty()).add(series)
+        _add(self.attempts_failed, other.attempts_failed)
+        _add(self.http_rejected, other.http_rejected)
+
+    def finished(self, replica: str) -> int:
+        """Requests that this replica has finished."""
+        return sum(
+            count
+            for where, series in self.series.items()
+            if where[2] == replica
+            for (_, outcome), count in series.ended.items()
+            if outcome == "finished"
+        )
+
+
+class Readings(msgspec.Struct):
+    """What goes up and down, as it is now."""
+
+    in_flight: dict[tuple[str, str], int] = {}  # by model and replica
+    ready: dict[tuple[str, str], bool] = {}
+    waiting: float = 0.0
+    connections: float = 0.0
+    unwritten: float = 0.0
+
+    def add(self, other: "Readings") -> None:
+        """Of another process: its requests too. A replica is ready when one process says so."""
+        _add(self.in_flight, other.in_flight)
+        for key, is_ready in other.ready.items():
+            self.ready[key] = is_ready or self.ready.get(key, False)
+        self.waiting += other.waiting
+        self.connections += other.connections
+        self.unwritten += other.unwritten
+
+
+class MetricsSnapshot(msgspec.Struct):
+    """All metrics of one gateway process at one moment, or of several together."""
+
+    counts: Counts = msgspec.field(default_factory=Counts)
+    readings: Readings = msgspec.field(default_factory=Readings)
+
+
+def merged(snapshots: Iterable[MetricsSnapshot]) -> MetricsSnapshot:
+    """The sum of all."""
+    whole = MetricsSnapshot()
+    for snapshot in snapshots:
+        whole.counts.add(snapshot.counts)
+        whole.readings.add(snapshot.readings)
+    return whole
+
+
+def _add(sums: dict[K, int], more: dict[K, int]) -> None:
+    for key, count in more.items():
+        sums[key] = sums.get(key, 0) + count

@@ -1,0 +1,177 @@
+"""Several gateway processes on one port: deaths, budgets, and pages that tell of all of them."""
+
+import asyncio
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from fleet_process import FleetProcess, wait_until
+from gateway_load import (
+    Asked,
+    ask,
+    gateway_processes,
+    new_client,
+    page,
+    status_of,
+    write_fleet,
+)
+
+BUDGET_TOKENS = 1500
+RESERVATION_TOKENS = 140  # the bytes of one body, and 40 of its answer
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory):
+    """Three gateway processes, two replicas; it mends itself between the tests."""
+    folder = tmp_path_factory.mktemp("three")
+    file = write_fleet(folder / "fleet.yaml", processes=3, replicas=2)
+    running = FleetProcess(folder / "state", file, "--port", "0")
+    try:
+        yield running.wait_ready()
+    finally:
+        running.kill()
+
+
+def _pids(fleet: FleetProcess) -> set[int]:
+    return {process.pid for process in gateway_processes(fleet)}
+
+
+def _ask_many(fleet: FleetProcess, count: int, *, tokens: int = 4) -> list[Asked]:
+    async def main() -> list[Asked]:
+        async with new_client(fleet) as client:
+            return list(await asyncio.gather(*(ask(client, tokens=tokens) for _ in range(count))))
+
+    return asyncio.run(main())
+
+
+def _requests_counted(fleet: FleetProcess) -> int:
+    found = re.findall(
+        r"^argosy_requests_total\{.*\} (\S+)$", page(fleet, "/metrics").decode(), re.M
+    )
+    return int(sum(map(float, found)))
+
+
+def test_every_page_tells_of_all_processes(three: FleetProcess):
+    before = _requests_counted(three)
+    assert all(one.status == 200 for one in _ask_many(three, 30))
+    for _ in range(4):  # other connections, other processes
+        assert _requests_counted(three) == before + 30
+        status = status_of(three)
+        assert {one.pid for one in status.processes} == _pids(three)
+        assert {one.state for one in status.processes} == {"serving"}
+        assert len(status.processes) == 3
+        assert sum(row.load.requests_finished for row in status.replicas) == before + 30
+        assert all(row.replica.state == "ready" for row in status.replicas)
+
+
+def test_a_process_that_does_not_answer_is_named_and_its_counts_stay(three: FleetProcess):
+    before = _requests_counted(three)
+    hung = gateway_processes(three)[0]
+    hung.suspend()
+    try:
+        status = status_of(three)
+        counted = _requests_counted(three)
+    finally:
+        hung.resume()
+    states = {one.pid: one.state for one in status.processes}
+    assert states.pop(hung.pid) == "silent"
+    assert set(states.values()) == {"serving"}
+    assert counted == before, "counters never go back"
+    assert {one.state for one in status_of(three).processes} == {"serving"}
+
+
+def test_connections_after_a_process_was_killed_are_all_answered(three: FleetProcess, say):
+    wait_until(lambda: len(_pids(three)) == 3, 10, three)
+    killed_s = [0.0]
+    counted_before = _requests_counted(three)
+
+    async def client_loop(client, until_s: float, ended: list[Asked]) -> None:
+        while time.monotonic() < until_s:
+            ended.append(await ask(client))
+
+    async def main() -> list[Asked]:
+        ended: list[Asked] = []
+        async with new_client(three) as client:
+            until_s = time.monotonic() + 2.5
+            clients = [asyncio.create_task(client_loop(client, until_s, ended)) for _ in range(8)]
+            await asyncio.sleep(0.5)
+            os.kill(gateway_processes(three)[1].pid, signal.SIGKILL)
+            killed_s[0] = time.monotonic()
+            await asyncio.gather(*clients)
+        return ended
+
+    before = _pids(three)
+    ended = asyncio.run(main())
+    after = [one for one in ended if one.began_s >= killed_s[0]]
+    failed = [one for one in after if one.status != 200]
+    lost = sum(one.status != 200 for one in ended)
+    say(f"{len(ended)} requests, {len(after)} after the kill; {lost} in flight in it were lost")
+    assert len(after) > 50
+    assert not failed, f"{len(failed)} of {len(after)}: {failed[0]}"
+    wait_until(lambda: len(_pids(three)) == 3, 10, three)
+    assert len(_pids(three) & before) == 2, "one successor, the others untouched"
+    assert "killed by SIGKILL; it is replaced" in three.err
+    assert _requests_counted(three) >= counted_before
+
+
+def test_a_budget_holds_over_all_processes(start_fleet, tmp_path: Path, say):
+    tenants = f"[{{name: acme, budgets: [{{tokens: {BUDGET_TOKENS}, per: ever}}]}}]"
+    file = write_fleet(tmp_path / "fleet.yaml", processes=3, tenants=tenants, speed=1000.0)
+    fleet = start_fleet(file).wait_ready()
+    rounds = 0
+    while True:  # until what is settled fills it, not only what is reserved
+        statuses = {one.status for one in _ask_many(fleet, 60, tokens=40)}
+        rounds += 1
+        assert statuses <= {200, 429}
+        if 200 not in statuses:
+            break
+    wait_until(lambda: len(fleet.usage()) == 60 * rounds, 5, fleet)
+    served = [record for record in fleet.usage() if record.outcome == "finished"]
+    tokens = sum(record.tokens_in + record.tokens_out for record in served)
+    say(f"{len(served)} of {60 * rounds} served, {tokens} tokens of {BUDGET_TOKENS}")
+    assert BUDGET_TOKENS <= tokens <= BUDGET_TOKENS + RESERVATION_TOKENS
+
+
+def test_what_a_killed_process_had_reserved_is_given_back(start_fleet, tmp_path: Path):
+    tenants = "[{name: acme, budgets: [{requests: 6, per: ever}]}]"
+    file = write_fleet(tmp_path / "fleet.yaml", processes=2, tenants=tenants, speed=10.0)
+    fleet = start_fleet(file).wait_ready()
+
+    async def main() -> list[Asked]:
+        async with new_client(fleet) as client:
+            asked = [asyncio.create_task(ask(client, tokens=200)) for _ in range(6)]
+            await asyncio.to_thread(
+                wait_until, lambda: status_of(fleet).requests_in_flight == 6, 10, fleet
+            )
+            refused = await ask(client)
+            assert refused.status == 429, "all six are reserved"
+            for process in gateway_processes(fleet):
+                process.kill()
+            return list(await asyncio.gather(*asked))
+
+    assert [one.status for one in asyncio.run(main())] == [None] * 6
+    wait_until(lambda: len(gateway_processes(fleet)) == 2, 10, fleet)
+    assert _ask_many(fleet, 1)[0].status == 200
+
+
+def test_a_killed_parent_takes_its_gateway_processes_along(start_fleet, tmp_path: Path):
+    fleet = start_fleet(write_fleet(tmp_path / "fleet.yaml", processes=2)).wait_ready()
+    assert _ask_many(fleet, 5)[0].status == 200
+    children = fleet.children()
+    hung = gateway_processes(fleet)[0]
+    hung.suspend()
+    fleet.process.kill()
+    fleet.process.wait(10)
+    _, left = psutil.wait_procs([one for one in children if one != hung], timeout=10)
+    assert not left
+    records = {record.outcome for record in fleet.usage()}
+    assert records == {"finished"}, "what it had counted reached the disk"
+    again = start_fleet(tmp_path / "fleet.yaml", port=int(fleet.url.rpartition(":")[2]))
+    again.wait_ready()
+    assert f"killed gateway process gateway-" in again.err
+    assert _ask_many(again, 5)[0].status == 200
+    assert again.stop() == 0
