@@ -117,6 +117,8 @@ class Admission:
                 applicant.refuse(_out_of_budget(reserved))
                 return False
             reservation = reserved
+        elif self._slots[served.name] is None and not self._queues[served.name].waiting:
+            return True  # its replicas queue by themselves: there is nothing to hold
         work = Work(
             request=id_,
             tenant=tenant,

@@ -284,7 +284,7 @@ class Exchange:
         self._failures = 0
         self.deadline_s = float("inf")
         self._floor.released(self)
-        if self._floor.move(self, self.model):
+        if self._ask is not None and self._floor.move(self, self._ask, self.model):
             self._floor.route_later(self, 0.0)
 
     @property

@@ -42,7 +42,7 @@ class Floor(Protocol):
         """True: it may be routed now. False: later, or it was refused."""
         ...
 
-    def move(self, exchange: "Exchange", model: str) -> bool:
+    def move(self, exchange: "Exchange", ask: Ask, model: str) -> bool:
         """As `admit`, for a request that was admitted and is now for another model."""
         ...
 

@@ -402,10 +402,14 @@ class Gateway:
         may_start = self._admission.admit(exchange, ask, served, id_=request.id, size=len(body))
         return may_start or self._queued(exchange)
 
-    def move(self, exchange: Exchange, model: str) -> bool:
+    def move(self, exchange: Exchange, ask: Ask, model: str) -> bool:
         """A slot of another model."""
-        ticket = exchange.ticket
-        may_start = ticket is None or self._admission.move(exchange, ticket, model)
+        ticket, size = exchange.ticket, exchange.prompt.length
+        if ticket is not None:
+            may_start = self._admission.move(exchange, ticket, model)
+        else:
+            served, id_ = self.catalog[model], exchange.request.id
+            may_start = self._admission.admit(exchange, ask, served, id_=id_, size=size)
         return may_start or self._queued(exchange)
 
     def _queued(self, exchange: Exchange) -> Literal[False]:

@@ -138,17 +138,22 @@ def _spare(
 
 def _best(able: list[ReplicaView], totals: list[float], loads: list[float], turn: int) -> int:
     """The place of the best: nearly soonest, then least loaded, then in turn."""
-    least = min(totals)
-    near = least * TIE_SHARE + TIE_S
-    equals = [place for place, total in enumerate(totals) if total <= near]
-    if len(equals) == 1:
-        return equals[0]
-    least_load = min([loads[place] for place in equals])
-    equals = [place for place in equals if loads[place] == least_load]
-    if len(equals) == 1:
-        return equals[0]
-    chosen = take_turns([able[place] for place in equals], turn)
-    return next(place for place in equals if able[place] is chosen)
+    near = min(totals) * TIE_SHARE + TIE_S
+    best, least_load, equals = -1, float("inf"), 0
+    for place, total in enumerate(totals):
+        if total <= near:
+            load = loads[place]
+            if load < least_load:
+                best, least_load, equals = place, load, 1
+            elif load == least_load:
+                equals += 1
+    if equals == 1:
+        return best
+    places = [
+        place for place, load in enumerate(loads) if load == least_load and totals[place] <= near
+    ]
+    chosen = take_turns([able[place] for place in places], turn)
+    return next(place for place in places if able[place] is chosen)
 
 
 def _slots_so_far(slots: float, age_s: float, tuning: Tuning) -> float:
