@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: install serve test test-engines check bench bench-gateway failover clean
+.PHONY: install serve test test-engines check bench bench-gateway bench-routing failover clean
 
 install: $(VENV)/.serve
 
@@ -48,6 +48,9 @@ failover: $(VENV)/.dev  ## sixteen faults before a real fleet, true durations: a
 
 bench-gateway: $(VENV)/.dev  ## the gateway beside its peers, on one core; see docs/GATEWAY_BENCHMARK.md
 	@$(BIN)/python -m bench.gateway $(ARGS)
+
+bench-routing: $(VENV)/.dev  ## what routing and admission are worth on real replicas: about 8 minutes
+	@$(BIN)/python -m bench.routing_live $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

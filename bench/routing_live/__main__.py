@@ -42,17 +42,17 @@ def main() -> None:
         raw[name] = []
         for number in range(rounds):
             raw[name].append(one_round(number, options, gateway))
+            if options.json:
+                options.json.write_text(json.dumps(raw, indent=1))
         print(f"\n{report(raw[name])}", flush=True)
     print(f"\nload after: {_load()}")
-    if options.json:
-        options.json.write_text(json.dumps(raw, indent=1))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3, help="of each scenario (3)")
+    parser.add_argument("--rounds", type=int, default=2, help="of each scenario (2)")
     parser.add_argument("--quick", action="store_true", help="one short round: a smoke test")
     parser.add_argument(
         "--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), help="(all)"
@@ -75,7 +75,7 @@ def _chats(number: int, options: argparse.Namespace, gateway: Mapping[str, Any])
 
 
 def _mixed(number: int, options: argparse.Namespace, gateway: Mapping[str, Any]) -> Round:
-    window_s = 8.0 if options.quick else 12.0
+    window_s = 8.0 if options.quick else 10.0
     _say(f"mixed {number + 1}: calibrating")
     found = mixed.calibrate(seed=number + 1, window_s=4.0, gateway=gateway)
     return _each(
@@ -87,7 +87,7 @@ def _mixed(number: int, options: argparse.Namespace, gateway: Mapping[str, Any])
 
 
 def _flood(number: int, options: argparse.Namespace, gateway: Mapping[str, Any]) -> Round:
-    phase_s = 6.0 if options.quick else 10.0
+    phase_s = 5.0 if options.quick else 10.0
     return _each(
         flood.POLICIES, "flood", number, options,
         lambda way: flood.once(way, seed=number + 1, phase_s=phase_s, gateway=gateway),

@@ -17,10 +17,12 @@ from bench.routing_live.words import words
 
 POLICIES = ("predicted", "least_loaded", "round_robin")
 AIM = 1.5  # mean TTFT of the others over that of `predicted`
-REPLICAS, SLOTS, CONTEXT_TOKENS = 3, 8, 1024
-SESSIONS, SYSTEM_WORDS, TURN_WORDS, ANSWER_TOKENS = 8, 380, 24, 16
-THINK_S = (1.5, 3.0)
-ARRIVE_EVERY_S = 1.0  # a new chat
+REPLICAS, SLOTS, CONTEXT_TOKENS = 3, 8, 2048
+SESSIONS, SYSTEM_WORDS, TURN_WORDS, ANSWER_TOKENS = 8, 200, 90, 16
+THINK_S = (1.0, 2.0)
+# A new chat. So soon that every chat has a slot of its own: llama.cpp shares no prefix between
+# slots, and a chat that comes to an idle slot takes it from the chat whose history is in there.
+ARRIVE_EVERY_S = 0.25
 
 
 def once(policy: str, *, seed: int, turns: int, gateway: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,28 +77,42 @@ async def _chat(
 
 def report(rounds: list[dict[str, dict[str, Any]]]) -> str:
     """The table, and what was aimed at."""
-    means = {name: [statistics.mean(one[name]["ttft_s"]) for one in rounds] for name in rounds[0]}
-    rows = []
-    for name in rounds[0]:
-        samples = [one[name] for one in rounds]
-        ratios = [mean / best for mean, best in zip(means[name], means["predicted"], strict=True)]
-        rows.append([
-            name,
-            spread([mean * 1000 for mean in means[name]], ".0f"),
-            spread([percentile(one["ttft_s"], 0.5) * 1000 for one in samples], ".0f"),
-            spread([percentile(one["ttft_s"], 0.95) * 1000 for one in samples], ".0f"),
-            spread([one["tokens_cached"] / one["tokens_in"] for one in samples], ".0%"),
-            spread(ratios),
-            " ".join("/".join(map(str, one["by_replica"])) for one in samples),
-            str(sum(len(one["errors"]) for one in samples)),
-        ])  # fmt: skip
-    head = ["policy", "TTFT mean ms", "p50 ms", "p95 ms", "prompt cached",
+    rows = [_row(name, rounds) for name in rounds[0]]
+    head = ["policy", "TTFT mean ms", "after turn 1", "p50 ms", "p95 ms", "prompt cached",
             "mean / predicted", "by replica", "errors"]  # fmt: skip
     lines = [f"### chats: {SESSIONS} chats, {REPLICAS} replicas", "", table(head, rows), ""]
     for name in POLICIES[1:]:
-        ratio = statistics.median(
-            mean / best for mean, best in zip(means[name], means["predicted"], strict=True)
-        )
-        said = verdict(ratio, at_least=AIM)
-        lines.append(f"Aim: mean TTFT, {name} / predicted >= {AIM}: {ratio:.2f}, {said}")
+        if ratios := _ratios(name, rounds):
+            ratio = statistics.median(ratios)
+            said = verdict(ratio, at_least=AIM)
+            lines.append(f"Aim: mean TTFT, {name} / predicted >= {AIM}: {ratio:.2f}, {said}")
     return "\n".join(lines)
+
+
+def _row(name: str, rounds: list[dict[str, dict[str, Any]]]) -> list[str]:
+    samples = [one[name] for one in rounds]
+    return [
+        name,
+        spread([statistics.mean(one["ttft_s"]) * 1000 for one in samples], ".0f"),
+        spread([_later(one) * 1000 for one in samples], ".0f"),
+        spread([percentile(one["ttft_s"], 0.5) * 1000 for one in samples], ".0f"),
+        spread([percentile(one["ttft_s"], 0.95) * 1000 for one in samples], ".0f"),
+        spread([one["tokens_cached"] / one["tokens_in"] for one in samples], ".0%"),
+        spread(_ratios(name, rounds)),
+        " ".join("/".join(map(str, one["by_replica"])) for one in samples),
+        str(sum(len(one["errors"]) for one in samples)),
+    ]
+
+
+def _later(sample: dict[str, Any]) -> float:
+    """Mean TTFT of all turns but each chat's first, whose system prompt may be cold anywhere."""
+    return statistics.mean(ttft_s for turn in sample["ttft_s_by_turn"][1:] for ttft_s in turn)
+
+
+def _ratios(name: str, rounds: list[dict[str, dict[str, Any]]]) -> list[float]:
+    """Mean TTFT over that of `predicted` in the same round; none where either was left out."""
+    return [
+        statistics.mean(one[name]["ttft_s"]) / statistics.mean(one["predicted"]["ttft_s"])
+        for one in rounds
+        if name in one and "predicted" in one
+    ]

@@ -9,6 +9,7 @@ models of one replica each, through the same gateway; no queue length, no learni
 import asyncio
 import contextlib
 import itertools
+import math
 import random
 import statistics
 import time
@@ -162,6 +163,7 @@ def report(rounds: list[dict[str, dict[str, Any]]]) -> str:
         return [
             goodput_per_s(one[name], SLO) / max(1e-9, goodput_per_s(one["oracle"], SLO))
             for one in rounds
+            if name in one and "oracle" in one
         ]
 
     rows = []
@@ -180,8 +182,8 @@ def report(rounds: list[dict[str, dict[str, Any]]]) -> str:
         ])  # fmt: skip
     head = ["policy", *(f"good/s {slo}x" for slo in SLOS), f"/ oracle at {SLO}x", "TTFT p50 ms",
             "p50, 2nd half", "p95 ms", "to the fast", "errors"]  # fmt: skip
-    said = [one["oracle"]["calibration"] for one in rounds]
-    ratio = statistics.median(ratios("predicted"))
+    said = [next(iter(one.values()))["calibration"] for one in rounds]
+    ratio = statistics.median(ratios("predicted") or [math.nan])
     return "\n".join(
         (
             f"### mixed: 2 replicas, one at {SPEED:.2f} of the speed, {LOAD:.0%} load",

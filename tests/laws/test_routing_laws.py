@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from argosy.gateway.prefixes import PrefixIndex, block_hashes
+from argosy.gateway.prefixes import BLOCK_BYTES, PrefixIndex, block_hashes
 from argosy.policies.routing import (
     POLICIES,
     Decision,
@@ -127,7 +127,7 @@ def test_among_like_replicas_affinity_never_passes_the_bound(loads, slots, reque
 
 SALT = 7
 prompts = st.lists(st.sampled_from([b"a", b"b"]), max_size=6).map(
-    lambda blocks: b"".join(block * 512 for block in blocks) + b"rest"
+    lambda blocks: b"".join(block * BLOCK_BYTES for block in blocks) + b"rest"
 )
 steps = st.lists(
     st.tuples(st.just("insert"), names, prompts)
@@ -150,14 +150,14 @@ class NaiveIndex:
 
     def insert(self, prompt: bytes, replica: str) -> None:
         blocks = self.held[replica]
-        for end in range(len(prompt) // 512 * 512, 0, -512):
+        for end in range(len(prompt) // BLOCK_BYTES * BLOCK_BYTES, 0, -BLOCK_BYTES):
             if prompt[:end] in blocks:
                 blocks.remove(prompt[:end])
             blocks.append(prompt[:end])
         self.trim()
 
     def trim(self) -> None:
-        most = min(self.capacity_bytes // 512, self.entries_max // max(1, len(self.held)))
+        most = min(self.capacity_bytes // BLOCK_BYTES, self.entries_max // max(1, len(self.held)))
         for blocks in self.held.values():
             del blocks[: max(0, len(blocks) - most)]
 
@@ -165,14 +165,14 @@ class NaiveIndex:
         found: dict[str, int] = {}
         for replica, blocks in self.held.items():
             end = 0
-            while end + 512 <= len(prompt) and prompt[: end + 512] in blocks:
-                end += 512
+            while end + BLOCK_BYTES <= len(prompt) and prompt[: end + BLOCK_BYTES] in blocks:
+                end += BLOCK_BYTES
             if end:
                 found[replica] = end
         return found
 
 
-@given(steps, st.integers(6, 30), st.integers(0, 6_000), prompts)
+@given(steps, st.integers(6, 30), st.integers(0, 1_500), prompts)
 def test_the_prefix_index_agrees_with_a_naive_one(doings, entries_max, capacity_bytes, asked):
     index, naive = PrefixIndex(entries_max), NaiveIndex(entries_max, capacity_bytes)
     for doing, replica, prompt in doings:
@@ -195,7 +195,7 @@ def test_the_prefix_index_agrees_with_a_naive_one(doings, entries_max, capacity_
 def test_a_prefix_index_whose_replicas_all_left_holds_nothing(doings, entries_max):
     index = PrefixIndex(entries_max)
     for doing, replica, prompt in doings:
-        index.join(replica, capacity_bytes=4_096)
+        index.join(replica, capacity_bytes=1_024)
         if doing == "insert":
             index.insert(block_hashes(prompt), replica)
     for replica in NAMES:
@@ -203,7 +203,7 @@ def test_a_prefix_index_whose_replicas_all_left_holds_nothing(doings, entries_ma
     assert len(index) == index.blocks == 0
 
 
-@given(st.binary(max_size=3_000), st.binary(max_size=3_000), st.binary(max_size=1_500))
+@given(st.binary(max_size=2_000), st.binary(max_size=2_000), st.binary(max_size=1_500))
 def test_prompts_share_hashes_exactly_as_far_as_they_share_blocks(begin, one, other):
     first, second = begin + one, begin + other
     shared = 0
@@ -212,4 +212,4 @@ def test_prompts_share_hashes_exactly_as_far_as_they_share_blocks(begin, one, ot
     hashes, others = block_hashes(first, SALT), block_hashes(second, SALT)
     alike = [a == b for a, b in zip(hashes, others, strict=False)]
     assert alike == sorted(alike, reverse=True)
-    assert sum(alike) == min(shared // 512, len(hashes), len(others))
+    assert sum(alike) == min(shared // BLOCK_BYTES, len(hashes), len(others))

@@ -4,9 +4,10 @@ No tokenizer and no word from the engine: a replica that was sent a prompt is ta
 its prefix cache until so many bytes came after it as the cache holds. This may be wrong either
 way; a wrong guess costs a prefill, never an answer.
 
-Bytes are hashed in blocks, 512 B long up to 8 KiB, then 2 KiB up to 64 KiB, then 8 KiB up to
-1 MiB; what comes after is not looked at. A cached beginning is so known to within a quarter of its
-length, and a prompt of 100 KB is 48 blocks to look up, not 195. Each hash continues the one before
+Bytes are hashed in blocks, 128 B long up to 4 KiB, then 512 B up to 8 KiB, then 2 KiB up to 64 KiB,
+then 8 KiB up to 1 MiB; what comes after is not looked at. The first ones are short because chats
+that share a system prompt differ by their first questions, a hundred bytes or two each. A prompt of
+100 KB is so 72 blocks to look up, not 782. Each hash continues the one before
 (it is the next one's seed), so equal hashes mean equal beginnings, under the same salt.
 """
 
@@ -19,9 +20,10 @@ from xxhash import xxh3_64_intdigest
 
 ENTRIES_MAX = 65_536  # (block, replica) pairs of an index: about 15 MB
 BYTES_MAX = 2**20  # of a prompt that are looked at
-BLOCK_BYTES = 512  # of the first ones; a shorter prompt has none
+BLOCK_BYTES = 128  # of the first ones; a shorter prompt has none
 _ENDS = (
-    *range(0, 8_192, BLOCK_BYTES),
+    *range(0, 4_096, BLOCK_BYTES),
+    *range(4_096, 8_192, 512),
     *range(8_192, 65_536, 2_048),
     *range(65_536, BYTES_MAX + 1, 8_192),
 )
@@ -38,7 +40,7 @@ def salt_of(*parts: bytes) -> int:
 
 
 def block_hashes(prompt: bytes, salt: int = 0, *, begin: int = 0) -> list[int]:
-    """One hash for each whole block, of everything up to its end; none under 512 bytes.
+    """One hash for each whole block, of everything up to its end; none under 128 bytes.
 
     `begin` is where requests of one chat begin to be the same: at the messages, not before fields
     that a client may write in another order.

@@ -5,10 +5,11 @@ of each request that it placed: in flight, prompt bytes not yet read, rates lear
 answers. It decides nothing itself; `policies/routing` does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
+from argosy.fleet.messages import Usage
 from argosy.fleet.share import slots_of
 from argosy.gateway.explain import Decisions
 from argosy.gateway.prefixes import BLOCK_BYTES, PrefixIndex, block_hashes
@@ -26,6 +27,8 @@ from argosy.policies.routing import (
     note,
 )
 
+_HELD_WEIGHT = 0.1  # of one answer, in what is known of a replica's cache
+_NOTHING: Mapping[str, int] = {}
 _LEARN_EVERY_S = 0.02  # a replica teaches 50 times a second at most: more costs and adds nothing
 _BYTES_PER_TOKEN = 4
 _CACHE_BYTES = 16 * 2**20  # of a replica that does not say how much it holds
@@ -57,6 +60,8 @@ class Placed(msgspec.Struct, kw_only=True):
     to_read_bytes: int  # of its own prompt, while its first token has not come
     ahead_bytes: int  # to be read before that token, its own included
     turns_waited: float
+    indexed_bytes: int = 0  # of its prompt, in that replica's cache by the prefix index
+    believed_bytes: int = 0  # of these, those that are taken to be there
     ttft_s: float | None = None
 
 
@@ -86,6 +91,8 @@ class Router:
         self._turn = 0
         self.retries = RetryBudget()
         self._learn_from_s: dict[str, float] = {}  # by replica: not before
+        self._tells_cached: set[str] = set()  # replicas whose engines say what their caches spare
+        self._held_share: dict[str, float] = {}  # of what a replica is taken to hold, what it does
 
     # Who is there.
 
@@ -100,6 +107,7 @@ class Router:
         self._prefixes.join(live.name, capacity_bytes=capacity)
         self._rates.setdefault(live.pool, PoolRates()).join(view)
         self._by_name[live.name] = live
+        self._held_share[live.name] = 1.0
         self._relist()
 
     def leave(self, name: str) -> None:
@@ -131,10 +139,11 @@ class Router:
         for live in self.lives:
             if live.is_unsure:
                 live.look_again(now_s)
-        session, blocks = prompt.session, prompt.blocks
+        session = prompt.session
+        indexed = self._prefixes.longest(prompt.blocks) if prompt.blocks else _NOTHING
         shape = RequestShape(
             prompt_bytes=prompt.length,
-            cached=self._prefixes.longest(blocks) if blocks else {},
+            cached=self._believed(indexed),
             home=home_of(session, self._views) if session else None,
             turn=self._turn,
             chance=self._chance(),
@@ -146,10 +155,17 @@ class Router:
         self._remember((request, received_s, noted, chosen))
         if isinstance(chosen, NoRoute):
             return chosen
-        return self._place(self._by_name[chosen.replica], prompt, shape, now_s)
+        return self._place(self._by_name[chosen.replica], prompt, shape, indexed)
+
+    def _believed(self, indexed: Mapping[str, int]) -> Mapping[str, int]:
+        """Of what the index says a replica holds, what its engine has lately confirmed."""
+        if not indexed or not self._tells_cached:
+            return indexed
+        shares = self._held_share
+        return {name: int(held * shares[name]) for name, held in indexed.items()}
 
     def _place(
-        self, live: LiveReplica, prompt: Prompt, shape: RequestShape, now_s: float
+        self, live: LiveReplica, prompt: Prompt, shape: RequestShape, indexed: Mapping[str, int]
     ) -> Placed:
         view = live.view
         cached = shape.cached.get(live.name, 0)
@@ -160,16 +176,18 @@ class Router:
             turns = (view.requests_in_flight - slots + 1) / slots
         placed = Placed(
             live=live,
-            at_s=now_s,
+            at_s=shape.now_s,
             to_read_bytes=to_read,
             ahead_bytes=view.prefill_bytes_queued + to_read,
             turns_waited=turns,
+            indexed_bytes=indexed.get(live.name, 0),
+            believed_bytes=cached,
         )
         view.requests_in_flight += 1
         view.prefill_bytes_queued += to_read
         if prompt.blocks:
             self._prefixes.insert(prompt.blocks, live.name)
-        live.tried(now_s)
+        live.tried(shape.now_s)
         return placed
 
     def first_token(self, placed: Placed, now_s: float) -> None:
@@ -177,27 +195,44 @@ class Router:
         placed.live.view.prefill_bytes_queued -= placed.to_read_bytes
         placed.to_read_bytes = 0
         placed.ttft_s = now_s - placed.at_s
-        name = placed.live.name
-        if now_s >= self._learn_from_s.get(name, 0.0):
-            self._rates[placed.live.pool].first_token(
-                name,
-                ttft_s=placed.ttft_s,
-                prompt_bytes=placed.ahead_bytes,
-                turns_waited=placed.turns_waited,
-            )
 
-    def finished(self, placed: Placed, now_s: float, *, tokens_out: int) -> None:
-        """It was answered."""
+    def finished(self, placed: Placed, prompt: Prompt, usage: Usage, now_s: float) -> None:
+        """It was answered: what that teaches of the replica's speed and of its cache."""
         name = placed.live.name
-        if now_s >= self._learn_from_s.get(name, 0.0):
-            self._learn_from_s[name] = now_s + _LEARN_EVERY_S
-            self._rates[placed.live.pool].finished(
+        if now_s < self._learn_from_s.get(name, 0.0):
+            return
+        self._learn_from_s[name] = now_s + _LEARN_EVERY_S
+        rates, read_bytes = self._rates[placed.live.pool], placed.ahead_bytes
+        cached_bytes = self._confirmed(placed, prompt, usage)
+        if cached_bytes is not None:  # the engine knows better than the prefix index
+            read_bytes += placed.believed_bytes - cached_bytes
+        if placed.ttft_s is not None:
+            rates.first_token(
                 name,
-                duration_s=now_s - placed.at_s,
-                tokens_out=tokens_out,
                 ttft_s=placed.ttft_s,
+                prompt_bytes=max(0, read_bytes),
                 turns_waited=placed.turns_waited,
             )
+        rates.finished(
+            name,
+            duration_s=now_s - placed.at_s,
+            tokens_out=usage.tokens_out,
+            ttft_s=placed.ttft_s,
+            turns_waited=placed.turns_waited,
+        )
+
+    def _confirmed(self, placed: Placed, prompt: Prompt, usage: Usage) -> int | None:
+        """Bytes that the engine says its cache spared; None of one that never said any."""
+        name = placed.live.name
+        if usage.tokens_cached:
+            self._tells_cached.add(name)
+        if not usage.tokens_in or name not in self._tells_cached:
+            return None
+        cached_bytes = int(prompt.length * usage.tokens_cached / usage.tokens_in)
+        if placed.indexed_bytes:
+            share = min(1.0, cached_bytes / placed.indexed_bytes)
+            self._held_share[name] += (share - self._held_share[name]) * _HELD_WEIGHT
+        return cached_bytes
 
     def release(self, placed: Placed) -> None:
         """It is there no more, however it ended."""

@@ -491,7 +491,7 @@ class Gateway:
         placed = exchange.placed
         if placed is not None and usage.outcome == "finished":
             router = self._routers[placed.live.model]
-            router.finished(placed, self.now_s(), tokens_out=usage.tokens_out)
+            router.finished(placed, exchange.prompt, usage, self.now_s())
         self.released(exchange)
         self._exchanges.discard(exchange)
         if not self._exchanges:
