@@ -98,11 +98,15 @@ class FleetProcess:
             store.dispose()
 
     def children(self) -> list[psutil.Process]:
-        """The processes that it started, as long as it lives."""
+        """The processes that it started, as long as it lives: gateways and replicas."""
         try:
             return psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
+
+    def replica_processes(self) -> list[psutil.Process]:
+        """The replicas among them."""
+        return [child for child in self.children() if "argosy.engines" in " ".join(child.cmdline())]
 
     # Waiting.
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import httpx
 import msgspec
 import psutil
-from fleet_process import MODEL, FleetProcess
+from fleet_process import MODEL, FleetProcess, run_argosy
 
 from argosy.fleet.messages import FleetStatus
 
@@ -82,11 +83,33 @@ async def ask(client: httpx.AsyncClient, *, tokens: int = 4, stream: bool = Fals
     return Asked(began_s, response.status_code, response.text[:300])
 
 
-def new_client(fleet: FleetProcess, *, keepalive: int = 0) -> httpx.AsyncClient:
+def key_of(fleet: FleetProcess, tenant: str) -> str:
+    """A new key of that tenant, known to every process."""
+    made = run_argosy(
+        "keys",
+        "create",
+        "--tenant",
+        tenant,
+        "--tier",
+        "consumer",
+        "--name",
+        tenant,
+        "--state",
+        fleet.state,
+    )
+    found = re.search(r"^API key: (\S+)$", made.stdout, re.MULTILINE)
+    assert found, made.stderr
+    time.sleep(0.5)  # each process looks for new keys four times a second
+    return found[1]
+
+
+def new_client(
+    fleet: FleetProcess, *, keepalive: int = 0, key: str | None = None
+) -> httpx.AsyncClient:
     """Never retries; a connection a request, unless some are kept."""
     return httpx.AsyncClient(
         base_url=fleet.url,
-        headers={"authorization": f"Bearer {fleet.key}"},
+        headers={"authorization": f"Bearer {key or fleet.key}"},
         timeout=30.0,
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=keepalive),
         trust_env=False,
@@ -116,7 +139,7 @@ def page(fleet: FleetProcess, path: str, *, tries: int = 8) -> bytes:
     for _ in range(tries):
         try:
             return httpx.get(
-                fleet.url + path, headers=headers, timeout=2.5, trust_env=False
+                fleet.url + path, headers=headers, timeout=1.8, trust_env=False
             ).content
         except httpx.TimeoutException:
             continue

@@ -68,7 +68,7 @@ def test_the_first_token_comes_within_seconds_of_the_command(start_fleet, say):
 def test_streams_end_whole_when_the_fleet_is_told_to_stop(start_fleet, how: str):
     fleet = start_fleet().wait_ready()
     children = fleet.children()
-    assert len(children) == 2
+    assert len(children) == 3, "two replicas and the gateway"
     ended = _stream_beside(
         fleet,
         count=4,
@@ -118,11 +118,11 @@ def test_ctrl_c_works_before_a_replica_is_ready(start_fleet):
 
 def test_a_killed_fleet_leaves_nothing_and_starts_again(start_fleet):
     fleet = start_fleet().wait_ready()
-    replicas = fleet.children()
-    replicas[0].suspend()
+    children = fleet.children()
+    fleet.replica_processes()[0].suspend()
     fleet.process.kill()
     fleet.process.wait(10)
-    _assert_gone(replicas, within_s=10.0)
+    _assert_gone(children, within_s=10.0)
     assert (fleet.state / "run.json").exists(), "a killed process cannot clean up"
 
     # A replica that outlived the crash all the same: its record is all that is known of it.

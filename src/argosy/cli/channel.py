@@ -15,6 +15,7 @@ import msgspec
 from argosy.fleet.config import Fleet
 from argosy.fleet.messages import Key, ReplicaTable
 from argosy.gateway.together import Collected, GatewaySnapshot
+from argosy.observability.counts import MetricsSnapshot
 
 _LENGTH_BYTES = 4
 M = TypeVar("M")
@@ -54,6 +55,12 @@ class Report(Word, frozen=True, kw_only=True, tag=True):
     explain: str | None = None  # a request
 
 
+class Count(Word, frozen=True, kw_only=True, tag=True):
+    """Tell only what you count, which is quick; answered by `Counted` with the same number."""
+
+    number: int
+
+
 class Answered(Word, frozen=True, kw_only=True, tag=True):
     """What all told that were asked because of `Collecting` of that number."""
 
@@ -88,6 +95,13 @@ class Reported(Word, frozen=True, kw_only=True, tag=True):
     snapshot: GatewaySnapshot
 
 
+class Counted(Word, frozen=True, kw_only=True, tag=True):
+    """The answer to `Count`."""
+
+    number: int
+    metrics: MetricsSnapshot
+
+
 class Collecting(Word, frozen=True, kw_only=True, tag=True):
     """A client wants a page of all processes; answered by `Answered` with the same number."""
 
@@ -101,8 +115,8 @@ class Farewell(Word, frozen=True, kw_only=True, tag=True):
     snapshot: GatewaySnapshot
 
 
-ToChild: TypeAlias = Begin | Serve | Table | Report | Answered | Retire | Drain
-ToParent: TypeAlias = Ready | Serving | Reported | Collecting | Farewell
+ToChild: TypeAlias = Begin | Serve | Table | Report | Count | Answered | Retire | Drain
+ToParent: TypeAlias = Ready | Serving | Reported | Counted | Collecting | Farewell
 
 
 class Channel(Generic[M]):

@@ -22,6 +22,8 @@ from argosy.cli.channel import (
     Begin,
     Channel,
     Collecting,
+    Count,
+    Counted,
     Drain,
     Farewell,
     Ready,
@@ -32,12 +34,13 @@ from argosy.cli.channel import (
     Serving,
     Table,
     ToParent,
+    Word,
     parent_decoder,
 )
 from argosy.fleet.messages import ReplicaTable
 from argosy.gateway.together import GatewaySnapshot
 from argosy.launchers.local import how_it_ended, remove_record, write_record
-from argosy.observability.counts import Counts
+from argosy.observability.counts import Counts, MetricsSnapshot
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -74,6 +77,7 @@ class GatewayChild:
         self._record = record
         self._numbers = itertools.count()
         self._reports: dict[int, asyncio.Future[GatewaySnapshot]] = {}
+        self._counting: dict[int, asyncio.Future[MetricsSnapshot]] = {}
         self._ready: asyncio.Future[None] = loop.create_future()
         self._serving: asyncio.Future[None] = loop.create_future()
         self._hearing = asyncio.create_task(self._hear_forever())
@@ -123,9 +127,9 @@ class GatewayChild:
 
     async def serve(self) -> None:
         """Let it listen; returns when it does. Raises GatewayStartError."""
+        self.state = "serving"  # from now on clients may reach it, and ask it for the pages of all
         self._channel.send(Serve())
         await self._or_ended(self._serving)
-        self.state = "serving"
 
     def retire(self, timeout_s: float) -> None:
         """Its successor listens."""
@@ -166,24 +170,33 @@ class GatewayChild:
         """It routes on this from now on."""
         self._channel.send(Table(table=table))
 
-    def say(self, word: msgspec.Struct) -> None:
+    def say(self, word: Word) -> None:
         """Anything else."""
         self._channel.send(word)
 
     async def report(self, explain: str | None = None) -> GatewaySnapshot | None:
-        """What it tells of itself; None when it does not within a second."""
-        try:
-            async with asyncio.timeout(_REPORT_S_MAX):
-                return await self._or_ended(self._asked(explain))
-        except (TimeoutError, GatewayStartError):
-            return None
+        """All that it tells of itself, milliseconds of work; None when it does not in a second."""
+        return await self._within(self._asked(explain))
+
+    async def count(self) -> MetricsSnapshot | None:
+        """What it counts; None as for `report`."""
+        number = next(self._numbers)
+        asked = _noted(self._counting, number)
+        self._channel.send(Count(number=number))
+        return await self._within(asked)
 
     def _asked(self, explain: str | None) -> asyncio.Future[GatewaySnapshot]:
         number = next(self._numbers)
-        asked = self._reports[number] = asyncio.get_running_loop().create_future()
-        asked.add_done_callback(lambda _: self._reports.pop(number, None))
+        asked = _noted(self._reports, number)
         self._channel.send(Report(number=number, explain=explain))
         return asked
+
+    async def _within(self, asked: asyncio.Future[T]) -> T | None:
+        try:
+            async with asyncio.timeout(_REPORT_S_MAX):
+                return await self._or_ended(asked)
+        except (TimeoutError, GatewayStartError):
+            return None
 
     async def _or_ended(self, awaited: asyncio.Future[T]) -> T:
         """Raises GatewayStartError when the process ends first."""
@@ -207,20 +220,28 @@ class GatewayChild:
     def _hear(self, word: ToParent) -> None:
         match word:
             case Ready():
-                _done(self._ready)
+                _done(self._ready, None)
             case Serving():
-                _done(self._serving)
+                _done(self._serving, None)
             case Reported(number=number, snapshot=snapshot):
                 self.counts = snapshot.metrics.counts
-                asked = self._reports.get(number)
-                if asked is not None and not asked.done():
-                    asked.set_result(snapshot)
+                _done(self._reports.get(number), snapshot)
+            case Counted(number=number, metrics=metrics):
+                self.counts = metrics.counts
+                _done(self._counting.get(number), metrics)
             case Collecting():
                 self._on_collecting(self, word)
             case Farewell(snapshot=snapshot):
                 self.counts = snapshot.metrics.counts
 
 
-def _done(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+def _noted(answers: dict[int, asyncio.Future[T]], number: int) -> asyncio.Future[T]:
+    """Waits for the answer of that number."""
+    asked = answers[number] = asyncio.get_running_loop().create_future()
+    asked.add_done_callback(lambda _: answers.pop(number, None))
+    return asked
+
+
+def _done(future: asyncio.Future[T] | None, result: T) -> None:
+    if future is not None and not future.done():
+        future.set_result(result)

@@ -24,6 +24,8 @@ from argosy.cli.channel import (
     Begin,
     Channel,
     Collecting,
+    Count,
+    Counted,
     Drain,
     Farewell,
     Ready,
@@ -112,7 +114,7 @@ class _Process:
         )
         self._gateway = Gateway(share_of(begin.fleet), wiring)
         self._gateway.replace_table(begin.table)
-        self._ending: asyncio.Task[None] | None = None
+        self._ending: asyncio.Future[object] | None = None
 
     async def follow(self, listeners: list[socket.socket]) -> None:
         """Do what the parent says, until the gateway has ended or the parent is gone."""
@@ -150,6 +152,8 @@ class _Process:
             case Report(number=number, explain=explain):
                 snapshot = self._gateway.snapshot(explain)
                 self._channel.send(Reported(number=number, snapshot=snapshot))
+            case Count(number=number):
+                self._channel.send(Counted(number=number, metrics=self._gateway.metrics.snapshot()))
             case Answered(number=number, collected=collected):
                 asked = self._asked.pop(number, None)
                 if asked is not None and not asked.done():

@@ -121,7 +121,7 @@ class Gateways:
 
     async def collect(self, explain: str | None = None) -> Collected:
         """Asks all that serve or drain, at once; a second at most."""
-        asked = [child for child in self._alive if child.state != "starting"]
+        asked = self._heard()
         gone = Counts()  # now: who answers and then ends must not be counted twice
         gone.add(self._gone)
         asked.sort(key=lambda child: (child in self._current.values(), child.pid))
@@ -141,15 +141,19 @@ class Gateways:
 
     async def in_flight(self, replica: str) -> int | None:
         """Requests on that replica; None while a process does not say."""
-        collected = await self.collect()
-        if collected.silent:
+        counted = await asyncio.gather(*(child.count() for child in self._heard()))
+        if None in counted:
             return None
         return sum(
-            row.load.requests_in_flight
-            for one in collected.snapshots
-            for row in one.status.replicas
-            if row.replica.name == replica
+            count
+            for metrics in counted
+            if metrics is not None
+            for (_, name), count in metrics.readings.in_flight.items()
+            if name == replica
         )
+
+    def _heard(self) -> list[GatewayChild]:
+        return [child for child in self._alive if child.state != "starting"]
 
     def _answer(self, child: GatewayChild, asked: Collecting) -> None:
         async def answer() -> None:
@@ -171,6 +175,7 @@ class Gateways:
             for number in numbers:
                 children += (await self._spawn(number, fleet),)
             await _all(child.become_ready() for child in children)
+            self._check_goes_on()
             await _all(child.serve() for child in children)
         except BaseException:
             for child in children:
@@ -186,6 +191,10 @@ class Gateways:
             self._serves(child)
             if child.ended.done():  # since it listens
                 self._replace(child)
+
+    def _check_goes_on(self) -> None:
+        if self._is_stopping:
+            raise GatewayStartError("the fleet stops")
 
     async def _spawn(self, number: int, fleet: Fleet) -> GatewayChild:
         column = next(column for column in itertools.count() if column not in self._columns_taken)
@@ -283,7 +292,7 @@ class Gateways:
         """Kill who has not said a word for long: a stopped process keeps connections waiting."""
         while True:
             await asyncio.sleep(_WATCH_EVERY_S)
-            await self.collect()
+            await asyncio.gather(*(child.count() for child in self._heard()))
             for child in tuple(self._alive):
                 silent_s = _loop_s() - child.heard_s
                 if child.state == "serving" and silent_s > _SILENT_S_MAX:

@@ -103,6 +103,7 @@ class _Picture:
             f"{status.requests_in_flight} in flight, {status.requests_waiting} waiting, "
             f"connections: {status.connections}"
         )
+        yield from _processes(status)
         yield Text()
         table = _table(status.replicas, is_wide=True)
         if not fits(table, console):
@@ -113,6 +114,21 @@ class _Picture:
             if replica.state != "ready" and replica.reason:
                 yield Text(f"{replica.name}: {replica.reason}", style=_style(replica.state))
         yield Text("tokens/s and TTFT of streams: requests of the last minute", style="dim")
+
+
+def _processes(status: FleetStatus) -> "Iterator[RenderableType]":
+    """Of the gateway, where there is more to say than that one process serves."""
+    from rich.text import Text
+
+    serving = [one for one in status.processes if one.state == "serving"]
+    if len(status.processes) > 1 and serving:
+        yield Text(f"gateway processes: {', '.join(str(one.pid) for one in serving)}")
+    for one in status.processes:
+        if one.state == "draining":
+            count = one.requests_in_flight
+            yield Text(f"gateway process {one.pid} ends its requests ({count}) after a reload")
+        elif one.state == "silent":
+            yield Text(f"gateway process {one.pid} does not answer; not counted here", style="red")
 
 
 def _table(rows: tuple[ReplicaStatus, ...], *, is_wide: bool) -> "Table":

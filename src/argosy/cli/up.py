@@ -28,11 +28,11 @@ from argosy.fleet.messages import ReplicaTable, RunFile
 if TYPE_CHECKING:
     from sqlalchemy import Engine as StoreEngine
 
-    from argosy.cli.batching import Batching
     from argosy.cli.gateways import Gateways
     from argosy.cli.listeners import Listeners
     from argosy.cli.reloading import Reloader
     from argosy.control.supervisor import Supervisor
+    from argosy.fleet.messages import Key
     from argosy.launchers.local import LocalProcesses
 
 _REPLICA_GRACE_S = 3.0
@@ -121,9 +121,8 @@ class _Run:
 
     async def main(self, listeners: "Listeners") -> None:
         """Come up, serve until told to stop, go down in order."""
-        from argosy.cli.batching import Batching
         from argosy.cli.gateways import Gateways, GatewayTerms
-        from argosy.store.keys import KeyRing, mint, revoke_named
+        from argosy.store.keys import mint, revoke_named
 
         self._listen_to_signals()
         revoke_named(self._store, UP_KEY_NAME, now_s=now_s())
@@ -138,17 +137,14 @@ class _Run:
             say=_say,
             chance=random.Random(),
         )
-        batching = Batching(self._store, KeyRing(self._store), up_key=key)
         self._write_run_file(listeners.url)
         try:
-            await self._serve(Gateways(self._fleet, terms, listeners), batching, listeners, secret)
+            gateways = Gateways(self._fleet, terms, listeners)
+            await self._serve(gateways, listeners.url, key, secret)
         finally:
             self._run_file.unlink(missing_ok=True)
 
-    async def _serve(
-        self, gateways: "Gateways", batching: "Batching", listeners: "Listeners", secret: str
-    ) -> None:
-        from argosy.cli.operator_socket import OperatorSocket
+    async def _serve(self, gateways: "Gateways", url: str, key: "Key", secret: str) -> None:
         from argosy.cli.reloading import Reloader
         from argosy.launchers.local import LocalProcesses
 
@@ -158,22 +154,31 @@ class _Run:
             self._fleet, file=self._file, port=self._port,
             gateways=gateways, supervisor=supervisor, local=local,
         )  # fmt: skip
-        operator = OperatorSocket(self._state, self._reloader.reload)
         try:
             await supervisor.start()
             if await self._until_ready(gateways, supervisor):
-                await operator.start()
-                batching.start(listeners.url, operator_token=self._operator_token)
-                typer.echo(welcome(self._fleet, url=listeners.url, secret=secret))
-                await self._stop.wait()
-            operator.stop()
-            await batching.stop()
+                await self._until_stopped(self._reloader, url, key, secret)
             await self._go_down(gateways, supervisor)
+        finally:
+            await supervisor.stop(0.0)
+            await gateways.stop()
+
+    async def _until_stopped(self, reloader: "Reloader", url: str, key: "Key", secret: str) -> None:
+        # Imported while the gateway's first clients are served already.
+        from argosy.cli.batching import Batching
+        from argosy.cli.operator_socket import OperatorSocket
+        from argosy.store.keys import KeyRing
+
+        typer.echo(welcome(self._fleet, url=url, secret=secret))
+        batching = Batching(self._store, KeyRing(self._store), up_key=key)
+        operator = OperatorSocket(self._state, reloader.reload)
+        try:
+            await operator.start()
+            batching.start(url, operator_token=self._operator_token)
+            await self._stop.wait()
         finally:
             operator.stop()
             await batching.stop()
-            await supervisor.stop(0.0)
-            await gateways.stop()
 
     def _build_supervisor(self, gateways: "Gateways", local: "LocalProcesses") -> "Supervisor":
         from argosy.cli.progress import Progress
@@ -204,6 +209,7 @@ class _Run:
         Both come up at the same time. Exits with 1 when the gateway does not.
         """
         from argosy.cli.gateway_child import GatewayStartError
+        from argosy.gateway.ledger_file import LedgerError
 
         serving = asyncio.create_task(gateways.start())
         ready = asyncio.create_task(supervisor.first_ready())
@@ -214,7 +220,7 @@ class _Run:
             if serving.done():
                 serving.result()
             await asyncio.wait((ready, stopped), return_when=asyncio.FIRST_COMPLETED)
-        except GatewayStartError as error:
+        except (GatewayStartError, LedgerError, OSError) as error:
             _exit(f"the gateway does not come up: {error}")
         finally:
             for task in tasks:

@@ -1,4 +1,4 @@
-"""What a fleet file wants of the control plane: replicas, who starts them, who asks if they live."""
+"""What a fleet file wants of the control plane: replicas, and who starts and probes them."""
 
 import os
 from collections.abc import Mapping

@@ -62,6 +62,7 @@ class Supervisor:
         self._settings = settings or HealthSettings()
         self._rows = {plan.name: plan.replica for plan in plans}  # those that leave too
         self._version = 0
+        self._is_stopping = False
         self._changed = asyncio.Event()  # set, and replaced, with each new table
         self._loops: dict[str, asyncio.Task[None]] = {}
         self._starts: dict[str, asyncio.Task[Launched]] = {}  # done once the process exists
@@ -77,6 +78,7 @@ class Supervisor:
         """Begin to start every replica; returns at once, with a first table published."""
         if self._loops:
             raise RuntimeError("The supervisor runs already; stop() it before another start().")
+        self._is_stopping = False
         self._put(*(plan.replica for plan in self._plans.values()))
         for plan in self._plans.values():
             self._loops[plan.name] = asyncio.create_task(self._keep(plan), name=plan.name)
@@ -86,6 +88,7 @@ class Supervisor:
 
         May be called at any time, and again: a second call with less grace hurries the first.
         """
+        self._is_stopping = True
         await _cancel(self._changes)
         await _cancel(self._loops.values())
         self._loops.clear()
@@ -125,6 +128,8 @@ class Supervisor:
         requests and has `drain_s` for those that it has.
         """
         await _cancel(self._successions)
+        if self._is_stopping:
+            return Change()
         wanted = change(tuple(self._plans.values()), plans, taken=self._rows)
         self._launchers, self._prober = launchers, prober
         for plan in wanted.added:
@@ -182,7 +187,9 @@ class Supervisor:
         reason = "the fleet file wants it no more; it ends what it has"
         self._put(replace(self._rows[name], state="stopping", reason=reason))
         end_s = _now_s() + leave.drain_s
-        while _now_s() < end_s and await leave.in_flight(name) != 0:
+        while _now_s() < end_s:
+            if await leave.in_flight(name) == 0:
+                break
             await asyncio.sleep(_LEAVING_ASK_EVERY_S)
         await self._end(name, grace_s=_LEAVING_GRACE_S)
         del self._rows[name]

@@ -182,10 +182,14 @@ class Gateway:
         """
         self.is_retiring = True
         self._stop_listening()
-        now_s = self.now_s()
-        end_s = now_s + timeout_s
+        end_s = self.now_s() + timeout_s
         idle_since_s: dict[ClientConnection, float] = {}
-        while self._connections and now_s < end_s:
+        while True:
+            # At least once: a connection that was just accepted is not counted yet.
+            await asyncio.sleep(_SWEEP_S)
+            now_s = self.now_s()
+            if not self._connections or now_s >= end_s:
+                return
             idle_since_s = {
                 connection: idle_since_s.get(connection, now_s)
                 for connection in self._connections
@@ -194,8 +198,6 @@ class Gateway:
             for connection, since_s in idle_since_s.items():
                 if now_s - since_s >= _IDLE_GRACE_S:
                     connection.close()
-            await asyncio.sleep(_SWEEP_S)
-            now_s = self.now_s()
 
     def _stop_listening(self) -> None:
         for server in self._servers:

@@ -100,11 +100,14 @@ class WholePages:
 
     async def _ask(self, explain: str | None) -> Collected:
         try:
-            return await asyncio.wait_for(self._collect(explain), _COLLECT_S_MAX)
+            collected = await asyncio.wait_for(self._collect(explain), _COLLECT_S_MAX)
         except (TimeoutError, OSError):
-            own = self._own.snapshot(explain)
-            uptime_s = own.status.uptime_s
-            return Collected(uptime_s=uptime_s, snapshots=(own,), silent=(), gone=Counts())
+            collected = None
+        if collected is not None and collected.snapshots:
+            return collected
+        own = self._own.snapshot(explain)
+        uptime_s = own.status.uptime_s
+        return Collected(uptime_s=uptime_s, snapshots=(own,), silent=(), gone=Counts())
 
 
 def metrics_of(collected: Collected) -> MetricsSnapshot:
