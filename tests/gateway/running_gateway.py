@@ -30,7 +30,8 @@ from argosy.fleet.config import (
 from argosy.fleet.messages import Key, Replica, ReplicaState, ReplicaTable, Usage
 from argosy.gateway.batches.api import BatchApi
 from argosy.gateway.ledger import Ledger
-from argosy.gateway.server import Gateway, Wiring
+from argosy.gateway.server import Gateway
+from argosy.gateway.wiring import Wiring
 
 SECRET = "argosy-secret"
 OPERATOR = "operator-secret"

@@ -84,7 +84,8 @@ def test_what_is_no_request_at_all_gets_400(path, body, say):
 
 # path, what is put into a good body, status, code, param, a part of the message
 ROWS = [
-    (CHAT, {"model": "none"}, 404, "model_not_found", "model", "Served here: long, plain, tiny"),
+    (CHAT, {"model": "none"}, 404, "model_not_found", "model",
+     "Served here: four, long, plain, tiny, two"),
     (CHAT, {"model": "x" * 10_000}, 404, "model_not_found", "model", "does not exist"),
     (CHAT, {"model": ""}, 404, "model_not_found", "model", "does not exist"),
     (CHAT, {"model": None}, 400, None, "model", "Expected `str`, got `null`"),

@@ -167,7 +167,7 @@ def test_a_request_that_is_moved_off_a_suspect_replica_says_so_while_it_runs():
             on = next(n for n, one in enumerate(house.upstreams, 1) if one.calls)
             house.turns(f"tiny-{on}", "suspect")
             await eventually(lambda: all(one.calls for one in house.upstreams))
-            (exchange,) = house.gateway._exchanges
+            (exchange,) = house.gateway.dispatch._exchanges
             told = await story(house, exchange.request.id)
             assert kinds(told) == ["routed", "moved", "routed"]
             assert told.is_running

@@ -42,8 +42,9 @@ from argosy.cli.state import LEDGER_FILE, STORE_FILE, now_s
 from argosy.cli.upstream_keys import upstream_keys
 from argosy.fleet.share import share_of
 from argosy.gateway.ledger import Ledger, budgets_of
-from argosy.gateway.server import Gateway, Wiring
+from argosy.gateway.server import Gateway
 from argosy.gateway.together import Collected
+from argosy.gateway.wiring import Wiring
 from argosy.store.keys import KeyRing
 from argosy.store.schema import StoreError, open_store
 from argosy.store.usage import UsageWriter, spent_since

@@ -52,6 +52,10 @@ class Asker(Protocol):
         """There will be no answer from this attempt."""
         ...
 
+    def refuse(self, refusal: Refusal) -> None:
+        """There will be no answer at all."""
+        ...
+
 
 class Attempt:
     """One try on one replica: hears its answer and passes it to the exchange."""
@@ -225,7 +229,12 @@ class Attempt:
         if not self._is_over:
             self._is_over = True
             self.call.abort()
-            self._asker.attempt_failed(refusal)
+            try:
+                self._asker.attempt_failed(refusal)
+            except Exception:  # as in _read_stream; there is no attempt left that would end it
+                log.exception("request %s", self._asker.request.id)
+                said = "The gateway failed on this request."
+                self._asker.refuse(Refusal(kind="internal", message=said))
 
 
 def _seconds(retry_after: bytes | None) -> float | None:

@@ -56,6 +56,9 @@ class Contender:
     def attempt_failed(self, refusal: Refusal) -> None:
         self.lose(refusal)
 
+    def refuse(self, refusal: Refusal) -> None:
+        self.win().refuse(refusal)
+
 
 class Race:
     """From the second attempt's start to the first one's first token, or failure."""
