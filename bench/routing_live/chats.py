@@ -19,10 +19,10 @@ POLICIES = ("predicted", "least_loaded", "round_robin")
 AIM = 1.5  # mean TTFT of the others over that of `predicted`
 REPLICAS, SLOTS, CONTEXT_TOKENS = 3, 8, 2048
 SESSIONS, SYSTEM_WORDS, TURN_WORDS, ANSWER_TOKENS = 8, 200, 90, 16
-THINK_S = (3.0, 6.0)
+THINK_S = (5.0, 9.0)
 # A new chat. So soon that every chat has a slot of its own: llama.cpp shares no prefix between
 # slots, and a chat that comes to an idle slot takes it from the chat whose history is in there.
-ARRIVE_EVERY_S = 0.25
+ARRIVE_EVERY_S = 1.0
 
 
 def once(policy: str, *, seed: int, turns: int, gateway: Mapping[str, Any]) -> dict[str, Any]:

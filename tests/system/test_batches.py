@@ -189,6 +189,7 @@ def test_a_chat_goes_before_the_items_of_a_batch_that_wait(people, chatter):
     assert len(meanwhile) <= 2, "more than those that held the two slots went first"
 
 
+@pytest.mark.slow
 def test_kill_9_of_the_whole_fleet_loses_no_item_and_doubles_none(tmp_path):
     state = tmp_path / "state"
     file = fleet_file(tmp_path, slots=4, tier="batch")

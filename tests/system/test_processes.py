@@ -78,6 +78,7 @@ def test_every_page_tells_of_all_processes(three: FleetProcess):
         assert all(row.replica.state == "ready" for row in status.replicas)
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_answer_is_named_and_its_counts_stay(three: FleetProcess):
     before = _requests_counted(three)
     hung = gateway_processes(three)[0]

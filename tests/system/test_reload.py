@@ -113,6 +113,7 @@ def test_without_a_fleet_reload_says_how_to_start_one(tmp_path: Path):
     assert "argosy up" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_changed_engine_is_made_before_the_old_one_is_broken(one: FleetProcess):
     write_fleet(_file(one), speed=50.0)
     (old,) = _ready(one)
@@ -152,6 +153,7 @@ def test_an_idle_connection_is_closed_after_a_reload_and_the_process_ends(one: F
     before.wait(10)
 
 
+@pytest.mark.slow
 def test_counts_outlive_the_processes_that_counted(one: FleetProcess):
     async def two() -> None:
         async with new_client(one) as client:

@@ -1,6 +1,6 @@
 """Which replica has read which beginning of a prompt: hashes of raw bytes, in bounded memory.
 
-No tokenizer and no word from the engine: a replica that was sent a prompt is taken to have it in
+No tokenizer and no word from the engine: a replica that has read a prompt is taken to have it in
 its prefix cache until so many bytes came after it as the cache holds. This may be wrong either
 way; a wrong guess costs a prefill, never an answer.
 

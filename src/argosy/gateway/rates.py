@@ -101,7 +101,9 @@ class PoolRates:
         count = self._count = self._count + 1
         known.fresh_at = count
         self._believe(known)
-        if count % _REFRESH == 0:
+        # At first after each: a replica that was never asked would else look as fast as the
+        # default, and all would go there, away from what their caches hold.
+        if count < _REFRESH or count % _REFRESH == 0:
             self._refresh()
 
     def _believe(self, known: _Known) -> None:

@@ -60,6 +60,7 @@ class Placed(msgspec.Struct, kw_only=True):
     to_read_bytes: int  # of its own prompt, while its first token has not come
     ahead_bytes: int  # to be read before that token, its own included
     turns_waited: float
+    blocks: list[int]  # of its prompt, until they are known to be in that replica's cache
     indexed_bytes: int = 0  # of its prompt, in that replica's cache by the prefix index
     believed_bytes: int = 0  # of these, those that are taken to be there
     ttft_s: float | None = None
@@ -180,13 +181,12 @@ class Router:
             to_read_bytes=to_read,
             ahead_bytes=view.prefill_bytes_queued + to_read,
             turns_waited=turns,
+            blocks=prompt.blocks,
             indexed_bytes=indexed.get(live.name, 0),
             believed_bytes=cached,
         )
         view.requests_in_flight += 1
         view.prefill_bytes_queued += to_read
-        if prompt.blocks:
-            self._prefixes.insert(prompt.blocks, live.name)
         live.tried(shape.now_s)
         return placed
 
@@ -195,10 +195,22 @@ class Router:
         placed.live.view.prefill_bytes_queued -= placed.to_read_bytes
         placed.to_read_bytes = 0
         placed.ttft_s = now_s - placed.at_s
+        self._has_read(placed)
+
+    def _has_read(self, placed: Placed) -> None:
+        """Now, not when it was sent: what is still being read spares nobody anything.
+
+        Else eight chats that begin together with one system prompt would all go where the first
+        went, and each read all of it.
+        """
+        blocks, placed.blocks = placed.blocks, []
+        if blocks:
+            self._prefixes.insert(blocks, placed.live.name)
 
     def finished(self, placed: Placed, prompt: Prompt, usage: Usage, now_s: float) -> None:
         """It was answered: what that teaches of the replica's speed and of its cache."""
         name = placed.live.name
+        self._has_read(placed)
         if now_s < self._learn_from_s.get(name, 0.0):
             return
         self._learn_from_s[name] = now_s + _LEARN_EVERY_S
