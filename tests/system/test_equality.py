@@ -89,8 +89,18 @@ def test_a_greedy_completion_is_the_engines_own(
     assert "".join(chunk.choices[0].text for chunk in chunks) == expected["text"]
 
 
+@pytest.mark.parametrize("text", ["a ship at sea", "ein Brot"])
+def test_an_embedding_asked_alone_is_the_engines_own(
+    engine: httpx.Client, openai_client: openai.OpenAI, text: str
+):
+    body = {"input": text, "encoding_format": "float"}
+    [theirs] = engine.post("/v1/embeddings", json=body).raise_for_status().json()["data"]
+    [ours] = openai_client.embeddings.create(model=MODEL, **body).data
+    assert ours.embedding == pytest.approx(theirs["embedding"], abs=1e-4)
+
+
 @pytest.mark.xfail(
-    strict=False, reason="llama.cpp's embedding depends on what the slot read before: docs/SCOPE.md"
+    strict=False, reason="llama.cpp pools a text wrongly beside a shorter sequence: docs/SCOPE.md"
 )
 def test_an_embedding_is_the_engines_own(engine: httpx.Client, openai_client: openai.OpenAI):
     body = {"input": ["a ship at sea", "ein Brot"], "encoding_format": "float"}
