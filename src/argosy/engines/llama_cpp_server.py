@@ -54,7 +54,11 @@ def _params(spec: LlamaCppSpec, xllamacpp: _Xllamacpp) -> _Xllamacpp:
     params = xllamacpp.CommonParams()
     params.model.path = spec.weights
     params.model_alias = {spec.model}
-    params.n_ctx = spec.context_tokens * spec.slots  # shared out evenly, kv_unified is off
+    # One KV cache for all slots: with one each, sequences of unlike length are computed in several
+    # parts, and pooling takes the mean of the last part alone. Each slot keeps its own limit.
+    params.n_ctx = spec.context_tokens * spec.slots
+    params.kv_unified = True
+    params.kv_unified_per_slot = spec.context_tokens
     params.n_parallel = spec.slots
     params.n_batch = params.n_ubatch = min(spec.context_tokens, EMBEDDING_TOKENS_MAX)
     params.cpuparams.n_threads = spec.threads
