@@ -15,8 +15,8 @@ $(VENV)/.python:
 	@touch $@
 
 $(VENV)/.serve: $(VENV)/.python pyproject.toml constraints.txt
-	@echo "installing argosy (about 20 s)"
-	@$(PIP) install -c constraints.txt -e '.[sdks]'
+	@echo "installing argosy (about 40 s)"
+	@$(PIP) install -c constraints.txt -e '.[sdks,simulate]'
 	@$(BIN)/argosy fetch
 	@touch $@
 
@@ -29,7 +29,7 @@ serve: $(VENV)/.serve   ## a real model on a small fleet; e.g. make serve ARGS='
 	@$(BIN)/argosy up $(ARGS)
 
 test: $(VENV)/.dev      ## the default suite, under five minutes on two cores
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile
 
 test-engines: $(VENV)/.dev  ## llama.cpp and a real vLLM as each other's spare; see docs/ENGINES.md
 	@$(BIN)/python -m pytest -q -s -m engines tests/system/test_unlike_engines.py $(ARGS)

@@ -160,8 +160,9 @@ def test_a_chat_calls_the_tool_that_it_must_call(openai_client, choice):
         deltas = [event for event in stream if event.type == "tool_calls.function.arguments.delta"]
         final = stream.get_final_completion().choices[0]
     streamed = final.message.tool_calls[0]
-    assert streamed.function.arguments == call.function.arguments
-    assert "".join(event.arguments_delta for event in deltas) == call.function.arguments
+    # Values, not characters: two greedy answers may differ where white space is a near tie.
+    assert json.loads(streamed.function.arguments) == json.loads(call.function.arguments)
+    assert "".join(event.arguments_delta for event in deltas) == streamed.function.arguments
     assert whole.choices[0].finish_reason == final.finish_reason
     if choice == "required":
         assert final.finish_reason == "tool_calls"
@@ -296,9 +297,10 @@ def test_a_response_calls_the_tool_that_it_must_call(openai_client, choice):
     assert set(json.loads(call.arguments)) == {"city"}
     events = list(openai_client.responses.create(**options, stream=True))
     deltas = [e.delta for e in events if e.type == "response.function_call_arguments.delta"]
-    assert "".join(deltas) == call.arguments
     assert events[-1].type == "response.completed"
-    assert events[-1].response.output[0].arguments == call.arguments
+    streamed = events[-1].response.output[0]
+    assert "".join(deltas) == streamed.arguments
+    assert json.loads(streamed.arguments) == json.loads(call.arguments)
 
 
 # Messages.
