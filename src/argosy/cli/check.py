@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from argosy.cli.files import read_fleet
-from argosy.fleet.config import EndpointLauncher, Fleet
+from argosy.fleet.config import EndpointLauncher, Fleet, PlannedLauncher
 
 
 def check(
@@ -38,11 +38,14 @@ def _summary(fleet: Fleet) -> str:
 
 
 def _pools(fleet: Fleet) -> list[tuple[str, ...]]:
-    rows = [("POOL", "LAUNCHER", "URL")]
+    rows = [("POOL", "LAUNCHER", "WHERE")]
     for pool in fleet.pools:
         match pool.launcher:
             case EndpointLauncher(url=url):
                 rows.append((pool.name, "endpoint", url))
+            case PlannedLauncher():
+                chips = pool.nodes.max * pool.nodes.chips_per_node
+                rows.append((pool.name, "planned", f"{chips} x {pool.chip}, {pool.region}"))
             case _:
                 rows.append((pool.name, "local", "-"))
     return rows

@@ -7,7 +7,7 @@ import typer
 from msgspec.structs import replace
 
 from argosy.fleet import load
-from argosy.fleet.config import Fleet
+from argosy.fleet.config import Fleet, PlannedLauncher
 
 FleetFile = Annotated[
     Path | None,
@@ -42,6 +42,17 @@ def load_fleet(file: Path | None) -> Fleet:
     except UnicodeDecodeError as error:
         told = f"{file}  is not UTF-8 text (byte {error.start:,}). Save it as UTF-8."
         raise UnreadableFleetError(told) from error
+
+
+def check_startable(fleet: Fleet) -> None:
+    """Raises UnreadableFleetError where a pool is on paper only."""
+    planned = [pool.name for pool in fleet.pools if isinstance(pool.launcher, PlannedLauncher)]
+    if planned:
+        raise UnreadableFleetError(
+            f"fleet {fleet.fleet} cannot be started: nothing is started on planned pools "
+            f"({', '.join(planned)}). Try it on paper: argosy simulate. To run it, give these "
+            "pools launcher: {kind: local} or {kind: endpoint, url: ...}"
+        )
 
 
 def at_port(fleet: Fleet, port: int | None) -> Fleet:

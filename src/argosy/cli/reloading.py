@@ -8,7 +8,7 @@ import asyncio
 from pathlib import Path
 
 from argosy.cli.fetch import weights_of
-from argosy.cli.files import UnreadableFleetError, at_port, load_fleet
+from argosy.cli.files import UnreadableFleetError, at_port, check_startable, load_fleet
 from argosy.cli.gateway_child import GatewayStartError
 from argosy.cli.gateways import Gateways
 from argosy.cli.operator_socket import ReloadReply, ReloadRequest
@@ -66,6 +66,7 @@ class Reloader:
     async def _change_over(self, request: ReloadRequest) -> str:
         file = self._file if request.file is None else Path(request.file)
         fleet = at_port(load_fleet(file), self._port)
+        check_startable(fleet)
         _check_fixed(self.fleet, fleet)
         weights = await asyncio.to_thread(weights_of, fleet)
         # A deployment keeps its threads: other replicas than before are no reason to restart it.

@@ -18,7 +18,13 @@ import msgspec
 import typer
 
 from argosy.cli.fetch import local_weights
-from argosy.cli.files import FleetFile, at_port, read_fleet
+from argosy.cli.files import (
+    FleetFile,
+    UnreadableFleetError,
+    at_port,
+    check_startable,
+    read_fleet,
+)
 from argosy.cli.state import UP_KEY_NAME, StateDir, now_s, open_state_store
 from argosy.cli.upstream_keys import MissingKeyError, upstream_keys
 from argosy.cli.welcome import welcome
@@ -60,8 +66,9 @@ def up(
 
     fleet = at_port(read_fleet(file), port)
     try:
+        check_startable(fleet)
         upstream_keys(fleet)
-    except MissingKeyError as error:
+    except (UnreadableFleetError, MissingKeyError) as error:
         _exit(str(error))
     lock = RunLock(state)
     try:

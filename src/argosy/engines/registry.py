@@ -16,3 +16,6 @@ def adapter(config: EngineConfig) -> Engine:
             return Endpoint()
         case SimulatedEngine():
             return Simulated()
+        case _:
+            kind = config.__struct_config__.tag
+            raise ValueError(f"{kind} replicas are on paper: nothing here speaks to them")

