@@ -2,6 +2,7 @@
 
 import typer
 
+from argosy.cli.catalogue import catalogue
 from argosy.cli.chat import chat
 from argosy.cli.check import check
 from argosy.cli.explain import explain
@@ -33,6 +34,7 @@ app.command()(usage)
 app.command()(explain)
 app.add_typer(keys)
 app.command()(fetch)
+app.command()(catalogue)
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from argosy.fleet.catalogue.lookup import (
     region,
     regions,
     source,
+    sources,
 )
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "region",
     "regions",
     "source",
+    "sources",
 ]

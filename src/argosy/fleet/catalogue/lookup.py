@@ -42,7 +42,7 @@ def offers(chip: str | None = None, region: str | None = None) -> tuple[Offer, .
         found = tuple(offer for some in by_chip.values() for offer in some)
     if region is None:
         return found
-    place = _found(region, tables.region_names(), what="region", listing=None)
+    place = _found(region, tables.regions(), what="region", listing=None)
     return tuple(offer for offer in found if offer.region == place)
 
 
@@ -54,7 +54,7 @@ def is_old(offer: Offer, today: date) -> bool:
 
 
 def regions() -> tuple[Region, ...]:
-    """All regions whose grid is known or that offer a chip."""
+    """All regions: of some that offer chips the grid is not known."""
     return tuple(tables.regions().values())
 
 
@@ -62,6 +62,11 @@ def region(name: str) -> Region:
     """The region "cloud/region". Raises `NotInCatalogue` with the nearest names."""
     known = tables.regions()
     return known[_found(name, known, what="region", listing=None)]
+
+
+def sources() -> tuple[Source, ...]:
+    """All sources, in the order of the file."""
+    return tuple(tables.sources().values())
 
 
 def source(code: str) -> Source:

@@ -61,12 +61,6 @@ def regions() -> dict[str, Region]:
 
 
 @cache
-def region_names() -> frozenset[str]:
-    """Of all regions: some offer chips, and their grid is not known."""
-    return frozenset(regions()) | {one.region for some in offers().values() for one in some}
-
-
-@cache
 def energy_measurements() -> tuple[EnergyMeasurement, ...]:
     """In the order of the file."""
     return tuple(_read("energy_per_token.csv", _energy))
