@@ -65,8 +65,8 @@ def test_the_example_has_chips_of_five_makers_in_four_regions():
             "demand[0].tier",
             "but web is of the consumer tier",
         ),
-        ("[azure/eastus2, azure/westeurope]", "[azure/eastus2]", "links[0].between", "1 regions"),
-        ("origin: azure/eastus2", "origin: eastus2", "demand[0].origin", "cloud/region"),
+        ("[azure/westus3, own/frankfurt]", "[azure/westus3]", "links[0].between", "1 regions"),
+        ("origin: azure/westus3", "origin: westus3", "demand[0].origin", "cloud/region"),
         ("tp: 4, dtype: fp8", "tp: 4, dtype: fp7", "deployments[0].layout.dtype", "fp8"),
     ],
 )

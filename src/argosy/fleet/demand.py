@@ -50,7 +50,10 @@ class Demand(Config, frozen=True, kw_only=True):
         tuple[Annotated[float, Meta(ge=0)], ...],
         Meta(description="24 factors, by hour of the UTC day; unset: even over the day."),
     ] = ()
-    prompt_tokens: Annotated[Lengths, Meta(description="Prompts, what is shared included.")]
+    prompt_tokens: Annotated[
+        Lengths,
+        Meta(description="New text of a prompt, without what its chat said before or all share."),
+    ]
     output_tokens: Annotated[Lengths, Meta(description="Answers.")]
     shared_tokens: Annotated[
         int, Meta(ge=0, description="Tokens at the beginning that all these prompts share.")
