@@ -16,6 +16,8 @@ from argosy.fleet.demand import HOURS
 from argosy.fleet.document import Path, did_you_mean
 from argosy.fleet.layout import Layout
 
+_P95_OVER_MEAN_MAX = 3.86  # exp(z^2 / 2), z = 1.645
+
 _Finding: TypeAlias = tuple[Path, str]
 
 
@@ -118,6 +120,10 @@ def _odd_demand(fleet: Fleet) -> Iterator[_Finding]:
             if lengths.p95 is not None and lengths.p95 < lengths.mean:
                 told = f"= {lengths.p95:g} is less than the mean, {lengths.mean:g}. Raise it."
                 yield ("demand", index, f"{noun}_tokens", "p95"), told
+            elif lengths.p95 is not None and lengths.p95 > _P95_OVER_MEAN_MAX * lengths.mean:
+                told = f"= {lengths.p95:g} is {lengths.p95 / lengths.mean:.1f} times the mean; no"
+                works = f"log-normal has more than {_P95_OVER_MEAN_MAX}. Lower it, or split these."
+                yield ("demand", index, f"{noun}_tokens", "p95"), f"{told} {works}"
 
 
 def _odd_links(fleet: Fleet) -> Iterator[_Finding]:
