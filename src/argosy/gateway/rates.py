@@ -12,11 +12,11 @@ from argosy.policies.rates import (
     fade,
     finished,
     first_token,
+    held_and_decoded,
+    is_time_to_look,
     together,
 )
 from argosy.policies.routing import ReplicaView
-
-_REFRESH = 32  # observations between two looks at the pool as a whole
 
 
 class _Known:
@@ -80,18 +80,17 @@ class PoolRates:
         ttft_s: float | None,
         turns_waited: float = 0.0,
     ) -> None:
-        """A request ended well, `duration_s` after it was sent; `ttft_s` None: a whole answer.
-
-        A wait of so many turns was that many services long, so the slot was held for
-        `duration_s / (1 + turns_waited)`.
-        """
+        """A request ended well, `duration_s` after it was sent; `ttft_s` None: a whole answer."""
         known = self._known.get(replica)
         if known is None:
             return
-        held_s = duration_s / (1.0 + turns_waited)
-        decode_s = held_s - known.believed.base_s if ttft_s is None else duration_s - ttft_s
-        if decode_s < 0.0:
-            decode_s = 0.0
+        held_s, decode_s = held_and_decoded(
+            duration_s,
+            ttft_s=ttft_s or 0.0,
+            has_ttft=ttft_s is not None,
+            turns_waited=turns_waited,
+            base_s=known.believed.base_s,
+        )
         if finished(
             known.sums, known.believed, held_s=held_s, decode_s=decode_s, tokens_out=tokens_out
         ):
@@ -101,9 +100,7 @@ class PoolRates:
         count = self._count = self._count + 1
         known.fresh_at = count
         self._believe(known)
-        # At first after each: a replica that was never asked would else look as fast as the
-        # default, and all would go there, away from what their caches hold.
-        if count < _REFRESH or count % _REFRESH == 0:
+        if is_time_to_look(count):
             self._refresh()
 
     def _believe(self, known: _Known) -> None:
@@ -119,7 +116,7 @@ class PoolRates:
             if missed := self._count - known.fresh_at:
                 fade(known.sums, missed)
                 known.fresh_at = self._count
-        pooled = together([known.sums for known in self._known.values()])
+        pooled = together(known.sums for known in self._known.values())
         self._prior = believe(pooled, self._default)
         for known in self._known.values():
             self._believe(known)

@@ -25,6 +25,7 @@ from argosy.policies.routing import (
     Tuning,
     home_of,
     note,
+    turns_waited,
 )
 
 _HELD_WEIGHT = 0.1  # of one answer, in what is known of a replica's cache
@@ -118,8 +119,8 @@ class Router:
             self._relist()
 
     def _relist(self) -> None:
-        self.lives = list(self._by_name.values())
-        self._views = [live.view for live in self.lives]
+        self.lives = sorted(self._by_name.values(), key=lambda live: live.name)
+        self._views = [live.view for live in self.lives]  # by name, which settles equals soonest
 
     def has_trusted(self, now_s: float, *, but: frozenset[str] = frozenset()) -> bool:
         """True when a replica may be relied on, beside those."""
@@ -171,16 +172,12 @@ class Router:
         view = live.view
         cached = shape.cached.get(live.name, 0)
         to_read = max(0, prompt.length - cached)
-        slots = view.slots
-        turns = 0.0
-        if slots is not None and view.requests_in_flight >= slots:
-            turns = (view.requests_in_flight - slots + 1) / slots
         placed = Placed(
             live=live,
             at_s=shape.now_s,
             to_read_bytes=to_read,
             ahead_bytes=view.prefill_bytes_queued + to_read,
-            turns_waited=turns,
+            turns_waited=turns_waited(view.requests_in_flight, view.slots),
             blocks=prompt.blocks,
             indexed_bytes=indexed.get(live.name, 0),
             believed_bytes=cached,

@@ -12,7 +12,13 @@ at twice the mean bytes: few observations are pulled to it, and prompts that are
 still give a line. An observation far above the prediction counts as `OUTLIER` times it: a pause
 moves the estimate a little, a replica that became slow soon. Values that are not finite or
 negative are left out.
+
+The simulator compiles the arithmetic (all but `believe` and `together`, which make what they fill
+in) over rows of arrays with the fields of `Sums` and `Learned`: one text, two bodies.
 """
+
+from collections.abc import Iterable
+from typing import Protocol
 
 import msgspec
 
@@ -21,6 +27,7 @@ STALE_HALF_LIFE = 300  # observations of its pool that a replica had no part in
 PRIOR_WEIGHT = 3.0  # observations that the prior counts for
 OUTLIER, OUTLIER_S = 4.0, 0.05  # no more than this times the prediction, plus that
 TRUSTED = 8.0  # observations before anything is called an outlier
+REFRESH = 32  # observations between two looks at a pool as a whole
 
 _KEEP = 0.5 ** (1 / HALF_LIFE)
 _LARGEST = 1e9  # s, bytes and tokens alike: beyond it a caller has made a mistake
@@ -56,7 +63,23 @@ class Sums(msgspec.Struct, kw_only=True, gc=False):
     decode_s: float = 0.0  # that these took
 
 
-def first_token(sums: Sums, believed: Learned, *, ttft_s: float, prompt_bytes: float) -> bool:
+class Rates(Protocol):
+    """What is read of a belief: a `Learned`, or a row of the simulator's."""
+
+    @property
+    def base_s(self) -> float: ...
+    @property
+    def prefill_s_per_byte(self) -> float: ...
+    @property
+    def service_s(self) -> float: ...
+    @property
+    def token_s(self) -> float: ...
+
+
+Estimate = tuple[float, float, float, float]  # base, seconds per byte, service, per token
+
+
+def first_token(sums: Sums, believed: Rates, *, ttft_s: float, prompt_bytes: float) -> bool:
     """A first token came, of a request that found a free slot; False when left out.
 
     `prompt_bytes` are those that had to be read before it: uncached, its own and queued ahead.
@@ -69,7 +92,8 @@ def first_token(sums: Sums, believed: Learned, *, ttft_s: float, prompt_bytes: f
     if ttft_s > ttft_max and sums.firsts >= TRUSTED:
         ttft_s = ttft_max
     usual = base_s + sums.wx / sums.weight * slope if sums.weight > 0.0 else expected
-    weight = (usual / expected) ** 2
+    ratio = usual / expected
+    weight = ratio * ratio
     weighed = weight * prompt_bytes
     sums.firsts = sums.firsts * _KEEP + 1.0
     sums.weight = sums.weight * _KEEP + weight
@@ -81,7 +105,7 @@ def first_token(sums: Sums, believed: Learned, *, ttft_s: float, prompt_bytes: f
 
 
 def finished(
-    sums: Sums, believed: Learned, *, held_s: float, decode_s: float, tokens_out: int
+    sums: Sums, believed: Rates, *, held_s: float, decode_s: float, tokens_out: int
 ) -> bool:
     """A request ended: its slot was held so long, `decode_s` of it after the first token."""
     if not (0.0 <= held_s < _LARGEST and 0.0 <= decode_s < _LARGEST and 0 <= tokens_out < 1e9):
@@ -99,22 +123,52 @@ def finished(
     return True
 
 
+def held_and_decoded(
+    duration_s: float, *, ttft_s: float, has_ttft: bool, turns_waited: float, base_s: float
+) -> tuple[float, float]:
+    """How long a request held its slot, and how long of that it decoded; both in seconds.
+
+    A wait of so many turns was that many services long, so the slot was held for
+    `duration_s / (1 + turns_waited)`. Without a TTFT (a whole answer) all but the base is decoding.
+    """
+    held_s = duration_s / (1.0 + turns_waited)
+    decode_s = duration_s - ttft_s if has_ttft else held_s - base_s
+    return held_s, max(0.0, decode_s)
+
+
+def is_time_to_look(count: int) -> bool:
+    """After which of a pool's observations its prior is made anew.
+
+    At first after each: a replica that was never asked would else look as fast as the default, and
+    all would go there, away from what their caches hold.
+    """
+    return count < REFRESH or count % REFRESH == 0
+
+
 def believe(sums: Sums, prior: Learned) -> Learned:
     """What follows from the sums and the prior."""
-    base_s, prefill_s_per_byte = _line(sums, prior)
-    ends = sums.ends + PRIOR_WEIGHT
-    gaps = PRIOR_WEIGHT * (sums.tokens / sums.ends if sums.tokens else 1.0)
+    base_s, prefill_s_per_byte, service_s, token_s = estimate(sums, prior)
     return Learned(
         base_s=base_s,
         prefill_s_per_byte=prefill_s_per_byte,
-        service_s=(sums.held_s + PRIOR_WEIGHT * prior.service_s) / ends,
-        token_s=(sums.decode_s + gaps * prior.token_s) / (sums.tokens + gaps),
+        service_s=service_s,
+        token_s=token_s,
         observations=sums.firsts,
     )
 
 
-def _line(sums: Sums, prior: Learned) -> tuple[float, float]:
-    """Base and slope, none negative."""
+def estimate(sums: Sums, prior: Rates) -> Estimate:
+    """The numbers of `believe`."""
+    base_s, prefill_s_per_byte = line(sums, prior)
+    ends = sums.ends + PRIOR_WEIGHT
+    gaps = PRIOR_WEIGHT * (sums.tokens / sums.ends if sums.tokens else 1.0)
+    service_s = (sums.held_s + PRIOR_WEIGHT * prior.service_s) / ends
+    token_s = (sums.decode_s + gaps * prior.token_s) / (sums.tokens + gaps)
+    return base_s, prefill_s_per_byte, service_s, token_s
+
+
+def line(sums: Sums, prior: Rates) -> tuple[float, float]:
+    """Base and slope of the fit, none negative."""
     count, weight = sums.firsts, sums.weight
     if weight <= 0.0:
         return prior.base_s, prior.prefill_s_per_byte
@@ -134,22 +188,27 @@ def _line(sums: Sums, prior: Learned) -> tuple[float, float]:
     return (base_s, slope) if base_s >= 0.0 else (0.0, xy / xx if xx else slope)
 
 
-def together(many: list[Sums]) -> Sums:
+def together(many: Iterable[Sums]) -> Sums:
     """The sums of a pool: each replica with the weight of its observations, not of its speed."""
     pooled = Sums()
     for sums in many:
-        scale = sums.firsts / sums.weight if sums.weight > 0.0 else 0.0
-        pooled.firsts += sums.firsts
-        pooled.weight += sums.firsts if scale else 0.0
-        pooled.wx += sums.wx * scale
-        pooled.wy += sums.wy * scale
-        pooled.wxx += sums.wxx * scale
-        pooled.wxy += sums.wxy * scale
-        pooled.ends += sums.ends
-        pooled.held_s += sums.held_s
-        pooled.tokens += sums.tokens
-        pooled.decode_s += sums.decode_s
+        add_to(pooled, sums)
     return pooled
+
+
+def add_to(pooled: Sums, sums: Sums) -> None:
+    """One replica's part in its pool's sums."""
+    scale = sums.firsts / sums.weight if sums.weight > 0.0 else 0.0
+    pooled.firsts += sums.firsts
+    pooled.weight += sums.firsts if scale else 0.0
+    pooled.wx += sums.wx * scale
+    pooled.wy += sums.wy * scale
+    pooled.wxx += sums.wxx * scale
+    pooled.wxy += sums.wxy * scale
+    pooled.ends += sums.ends
+    pooled.held_s += sums.held_s
+    pooled.tokens += sums.tokens
+    pooled.decode_s += sums.decode_s
 
 
 def fade(sums: Sums, missed: int) -> None:
@@ -159,5 +218,13 @@ def fade(sums: Sums, missed: int) -> None:
     slow for ever. What fades is the trust in it, towards the pool's prior.
     """
     keep = 0.5 ** (missed / STALE_HALF_LIFE)
-    for field in sums.__struct_fields__:
-        setattr(sums, field, getattr(sums, field) * keep)
+    sums.firsts *= keep
+    sums.weight *= keep
+    sums.wx *= keep
+    sums.wy *= keep
+    sums.wxx *= keep
+    sums.wxy *= keep
+    sums.ends *= keep
+    sums.held_s *= keep
+    sums.tokens *= keep
+    sums.decode_s *= keep

@@ -1,6 +1,11 @@
-"""How many tokens a request can use at most: what is reserved of a budget before it runs."""
+"""How many tokens a request can use at most, and will probably: known before it runs.
+
+The most is reserved of a budget; what is probable is what the fair queue weighs.
+"""
 
 ANSWER_TOKENS_ASSUMED = 4096  # where nobody sets a limit to an answer
+BYTES_PER_TOKEN = 4  # of English, for what a prompt is predicted to cost
+ANSWER_TOKENS_PREDICTED = 256  # of a request without a limit, or with one that is rarely reached
 
 
 def reservation_tokens(
@@ -33,3 +38,10 @@ def reservation_tokens(
     if context_tokens is not None:
         tokens = min(tokens, answers * context_tokens)
     return max(1, tokens)
+
+
+def cost_predicted_tokens(body_bytes: int, answer_tokens_asked: int) -> int:
+    """What a request is charged until it is known what it used; 0 asked: it named no limit."""
+    if answer_tokens_asked == 0 or answer_tokens_asked > ANSWER_TOKENS_PREDICTED:
+        answer_tokens_asked = ANSWER_TOKENS_PREDICTED
+    return body_bytes // BYTES_PER_TOKEN + answer_tokens_asked

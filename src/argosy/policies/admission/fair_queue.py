@@ -26,6 +26,13 @@ from typing import Literal
 from argosy.policies.admission.lanes import Lane, TierLanes
 from argosy.policies.admission.ranked import Ranked
 from argosy.policies.admission.rates import DrainRate, TokenBucket
+from argosy.policies.admission.shares import (
+    RETRY_AFTER_S_MAX,
+    RETRY_AFTER_S_MIN,
+    may_hold,
+    part_of,
+    retry_after_s,
+)
 from argosy.policies.admission.work import (
     RANKS,
     TIERS,
@@ -39,7 +46,7 @@ from argosy.policies.admission.work import (
     Work,
 )
 
-RETRY_AFTER_S_MIN, RETRY_AFTER_S_MAX = 1.0, 60.0
+__all__ = ["RETRY_AFTER_S_MAX", "RETRY_AFTER_S_MIN", "FairQueue"]
 
 _UNKNOWN = Admit("its replicas do not say how many slots they have")
 _FREE = Admit("a slot is free and nobody waits")
@@ -48,7 +55,6 @@ _RESERVED = "within its tenant's reserved throughput"
 _FAIR = tuple(f"the {tier} tenant that was served least" for tier in TIERS)
 _DEFAULT = TenantShare()
 _UNBOUNDED = 2**62  # slots, where they are not known
-_ROUNDING = 1e-9  # 0.29 * 100 is 28.999999999999996
 
 
 class FairQueue:
@@ -168,24 +174,19 @@ class FairQueue:
     # Slots.
 
     def _fit(self, slots: int | None) -> None:
-        """What the shares are in slots; at least one each, and no cap on a single slot."""
+        """What the shares are in slots; no caps where these are not known."""
         self._slots = slots
         settings = self._settings
-        total = _UNBOUNDED if slots is None else slots
-
-        def part(share: float) -> int:
-            is_capped = slots is not None and slots > 1
-            return max(1, int(total * share + _ROUNDING)) if is_capped else total
-
-        self._tenant_max = part(settings.tenant_share_max)
-        lower_max, batch_max = part(settings.lower_share_max), part(settings.batch_share_max)
-        self._held_max = (total, lower_max, batch_max)
+        if slots is None:
+            self._tenant_max = _UNBOUNDED
+            self._held_max = (_UNBOUNDED, _UNBOUNDED, _UNBOUNDED)
+            return
+        self._tenant_max = part_of(slots, settings.tenant_share_max)
+        lower_max = part_of(slots, settings.lower_share_max)
+        self._held_max = (slots, lower_max, part_of(slots, settings.batch_share_max))
 
     def _may_start(self, tenant: str, rank: int, now_s: float) -> bool:
-        held, held_max = self._held, self._held_max
-        if held[0] >= held_max[0]:
-            return False
-        if rank and (held[1] >= held_max[1] or (rank > 1 and held[2] >= held_max[2])):
+        if not may_hold(self._held, self._held_max, rank):
             return False
         if self._tenant_in_flight.get(tenant, 0) < self._tenant_max:
             return True
@@ -291,6 +292,4 @@ class FairQueue:
         if tokens_per_s is None:
             return None
         ahead_tokens = sum(tier.waiting_tokens for tier in self._tiers[: rank + 1])
-        if tokens_per_s * RETRY_AFTER_S_MAX <= ahead_tokens:
-            return RETRY_AFTER_S_MAX
-        return max(RETRY_AFTER_S_MIN, ahead_tokens / tokens_per_s)
+        return retry_after_s(ahead_tokens, tokens_per_s)

@@ -6,15 +6,48 @@ request of each other. A tenant that comes back is lifted to the smallest of tho
 one request: what it did not use while nobody missed it is no credit. In VTC it is lifted all the
 way, and then a client that asks for one thing after the other, whose line is empty for a moment
 after each start, gets as many requests as its neighbour instead of as many tokens.
+
+`charge` and `settle` are compiled by the simulator too, over rows of arrays.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Protocol
 
 from argosy.policies.admission.ranked import Ranked
 from argosy.policies.admission.work import Work
 
 _LARGEST_KEPT = 0.999  # a thousand works later the largest counts for a third
+
+
+class Counted(Protocol):
+    """A lane's numbers."""
+
+    counter: float  # tokens / weight
+    in_flight: int
+
+
+class Tier(Protocol):
+    """A tier's numbers."""
+
+    level: float  # the largest counter from which a work was started
+    largest: float  # what a request of the tier is charged at most, lately
+
+
+def charge(tier: Tier, lane: Counted, tokens: float) -> None:
+    """A work of so many tokens, by its tenant's weight, begins."""
+    if lane.counter > tier.level:
+        tier.level = lane.counter
+    largest = tier.largest * _LARGEST_KEPT
+    tier.largest = tokens if tokens > largest else largest
+    lane.counter += tokens
+    lane.in_flight += 1
+
+
+def settle(lane: Counted, tokens_unused: float) -> None:
+    """It ended, and was charged so much too much."""
+    lane.counter -= tokens_unused
+    lane.in_flight -= 1
 
 
 class Lane:
@@ -64,8 +97,8 @@ class TierLanes:
         self.lanes: dict[str, Lane] = {}
         self.lined_up: dict[str, Lane] = {}  # those with works waiting
         self.waiting_tokens = 0
-        self._level = 0.0  # the largest counter from which a work was started
-        self._largest = 0.0  # what a request of the tier is charged at most, lately
+        self.level = 0.0
+        self.largest = 0.0
 
     def lane(self, tenant: str) -> Lane:
         """That tenant's, a new one if need be."""
@@ -76,19 +109,11 @@ class TierLanes:
 
     def charge(self, tenant: str, tokens: float) -> None:
         """A work of so many tokens, by its tenant's weight, begins."""
-        lane = self.lanes.get(tenant) or self.lane(tenant)
-        if lane.counter > self._level:
-            self._level = lane.counter
-        largest = self._largest * _LARGEST_KEPT
-        self._largest = tokens if tokens > largest else largest
-        lane.counter += tokens
-        lane.in_flight += 1
+        charge(self, self.lanes.get(tenant) or self.lane(tenant), tokens)
 
     def settle(self, tenant: str, tokens_unused: float) -> None:
         """It ended, and was charged so much too much."""
-        lane = self.lanes[tenant]
-        lane.counter -= tokens_unused
-        lane.in_flight -= 1
+        settle(self.lanes[tenant], tokens_unused)
 
     def add(self, work: Work) -> Lane:
         """Into its tenant's line; one that had nothing waiting is lifted first. O(tenants)."""
@@ -128,7 +153,7 @@ class TierLanes:
         busy = [lane for lane in self.lanes.values() if lane.waiting or lane.in_flight]
         if not busy:
             self.lanes.clear()
-            self._level = self._largest = 0.0
+            self.level = self.largest = 0.0
             return
         lift = self._lift()
         kept = (lane for lane in self.lanes.values()
@@ -138,4 +163,4 @@ class TierLanes:
     def _lift(self) -> float:
         """Below it a counter does not matter."""
         counters = (lane.counter for lane in self.lined_up.values())
-        return min(counters, default=self._level) - self._largest
+        return min(counters, default=self.level) - self.largest

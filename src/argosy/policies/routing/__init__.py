@@ -2,7 +2,7 @@
 
 Belongs here: choosing among views. Does not: counting what is in flight, knowing prefixes,
 learning rates (the gateway's, and `policies/rates.py`). Read `views.py` first, then
-`predicted.py`, the default.
+`predicted.py`, the default, and `places.py`, its arithmetic, which the simulator compiles.
 """
 
 from argosy.policies.routing.decisions import (
@@ -16,10 +16,10 @@ from argosy.policies.routing.decisions import (
     replay,
 )
 from argosy.policies.routing.loads import least_loaded, power_of_two, round_robin
+from argosy.policies.routing.places import SLOTS_ASSUMED, turns_waited
 from argosy.policies.routing.predicted import Score, predicted, scores
 from argosy.policies.routing.sessions import home_of
 from argosy.policies.routing.views import (
-    SLOTS_ASSUMED,
     NoRoute,
     Policy,
     ReplicaView,
@@ -53,4 +53,5 @@ __all__ = [
     "replay",
     "round_robin",
     "scores",
+    "turns_waited",
 ]

@@ -1,11 +1,12 @@
 """The policies that look at no prompt: in turn, the least loaded, the less loaded of two. Pure.
 
-They need nothing learned, so they are what the default policy is measured against. Every policy
-has the same signature; these leave `tuning` unread.
+What they take is computed in `places.py`. They need nothing learned, so they are what the default
+policy is measured against. Every policy has the same signature; these leave `tuning` unread.
 """
 
 from collections.abc import Sequence
 
+from argosy.policies.routing.places import drawn_place, least_loaded_place, turn_by_name
 from argosy.policies.routing.views import (
     ANY_REQUEST,
     DEFAULT_TUNING,
@@ -17,8 +18,6 @@ from argosy.policies.routing.views import (
     Route,
     Tuning,
     best_kind,
-    load_of,
-    take_turns,
 )
 
 
@@ -48,11 +47,12 @@ def least_loaded(
     able = best_kind(replicas, tried)
     if not able:
         return NO_REPLICA
-    loads = [load_of(view) for view in able]
-    least = min(loads)
-    equals = [view for view, load in zip(able, loads, strict=True) if load == least]
-    best = equals[0] if len(equals) == 1 else take_turns(equals, request.turn)
-    return _route(best, "least_loaded", len(able))
+    loads = [0.0] * len(able)
+    choice = least_loaded_place(able, loads)
+    place = choice[0]
+    if choice[1] > 1:
+        place = turn_by_name(able, loads, loads, choice, request.turn)
+    return _route(able[place], "least_loaded", len(able))
 
 
 def power_of_two(
@@ -74,10 +74,7 @@ def power_of_two(
     if count == 1:
         return _route(able[0], "power_of_two", 1)
     ranked = sorted(able, key=_name)
-    first, second = divmod(int(request.chance * count * (count - 1)), count - 1)
-    one, other = ranked[first], ranked[second + (second >= first)]
-    best = other if load_of(other) < load_of(one) else one
-    return _route(best, "power_of_two", count)
+    return _route(ranked[drawn_place(ranked, request.chance)], "power_of_two", count)
 
 
 def _route(view: ReplicaView, policy: str, candidates: int) -> Route:

@@ -1,4 +1,4 @@
-"""The default policy: where the first token is predicted soonest. Pure.
+"""The default policy: where the first token is predicted soonest. Pure; computed in `places.py`.
 
     seconds = wait for a slot                (in flight - slots + 1) x service_s / slots
             + prompts queued ahead           prefill_bytes_queued x prefill_s_per_byte
@@ -27,24 +27,32 @@ from collections.abc import Sequence
 
 import msgspec
 
+from argosy.policies.routing.places import (
+    SLOTS_ASSUMED,
+    TIE_S,
+    TIE_SHARE,
+    Known,
+    predicted_place,
+    price_usd,
+    slots_so_far,
+    turn_by_name,
+)
 from argosy.policies.routing.views import (
     ANY_REQUEST,
     DEFAULT_TUNING,
     NO_REPLICA,
     NONE_TRIED,
-    SLOTS_ASSUMED,
     NoRoute,
     ReplicaView,
     RequestShape,
     Route,
     Tuning,
     best_kind,
-    take_turns,
 )
 
-TIE_SHARE, TIE_S = 1.05, 0.001  # how near to the best a prediction is called equal
-BYTES_PER_TOKEN = 4  # of English, for the price of an API alone
-TOKENS_OUT_ASSUMED = 256
+__all__ = ["TIE_S", "TIE_SHARE", "Score", "predicted", "scores"]
+
+_NOBODY: Known = ((), [])
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,95 +87,25 @@ def predicted(
     able = best_kind(replicas, tried)
     if not able:
         return NO_REPLICA
-    prompt_bytes = request.prompt_bytes
-    totals: list[float] = []
-    loads: list[float] = []
-    for view in able:
-        slots = view.slots or SLOTS_ASSUMED
-        if view.ready_since_s is not None:
-            slots = _slots_so_far(slots, request.now_s - view.ready_since_s, tuning)
-        in_flight = view.requests_in_flight
-        to_read = view.prefill_bytes_queued + prompt_bytes
-        total = view.base_s + to_read * view.prefill_s_per_byte
-        if in_flight >= slots:
-            total += (in_flight - slots + 1) * view.service_s / slots
-        totals.append(total)
-        loads.append(in_flight / slots)
-    if tuning.price_weight_s_per_usd:
-        for place, view in enumerate(able):
-            totals[place] += _price_usd(view, prompt_bytes) * tuning.price_weight_s_per_usd
-    spared = None
-    if prompt_bytes and (request.cached or request.home):
-        spared = _spare(able, request, totals, loads, min(loads) + tuning.affinity_load_max)
-    place = _best(able, totals, loads, request.turn)
+    count = len(able)
+    totals, loads = [0.0] * count, [0.0] * count
+    known = _NOBODY
+    if request.prompt_bytes and (request.cached or request.home):
+        cached = request.cached.get
+        known = range(count), [cached(view.replica, 0) for view in able]
+    choice = predicted_place(able, request, tuning, known, (totals, loads))
+    place = choice[0]
+    if choice[1] > 1:
+        place = turn_by_name(able, totals, loads, choice, request.turn)
     view = able[place]
     return Route(
         replica=view.replica,
         policy="predicted",
-        candidates=len(able),
+        candidates=count,
         requests_in_flight=view.requests_in_flight,
         score_s=totals[place],
-        spared_bytes=spared[place] if spared else 0,
+        spared_bytes=known[1][place] if known is not _NOBODY else 0,
     )
-
-
-def _spare(
-    able: list[ReplicaView],
-    request: RequestShape,
-    totals: list[float],
-    loads: list[float],
-    load_max: float,
-) -> list[int]:
-    """Take off `totals` what the caches spare; the bytes spared."""
-    cached, home, prompt_bytes = request.cached, request.home, request.prompt_bytes
-    spared: list[int] = []
-    for place, view in enumerate(able):
-        name = view.replica
-        known = cached.get(name, 0)
-        if loads[place] > load_max:
-            known = 0
-        elif known > prompt_bytes:
-            known = prompt_bytes
-        elif name == home:
-            known += (prompt_bytes - known) // 2
-        if known:
-            totals[place] -= known * view.prefill_s_per_byte
-        spared.append(known)
-    return spared
-
-
-def _best(able: list[ReplicaView], totals: list[float], loads: list[float], turn: int) -> int:
-    """The place of the best: nearly soonest, then least loaded, then in turn."""
-    near = min(totals) * TIE_SHARE + TIE_S
-    best, least_load, equals = -1, float("inf"), 0
-    for place, total in enumerate(totals):
-        if total <= near:
-            load = loads[place]
-            if load < least_load:
-                best, least_load, equals = place, load, 1
-            elif load == least_load:
-                equals += 1
-    if equals == 1:
-        return best
-    places = [
-        place for place, load in enumerate(loads) if load == least_load and totals[place] <= near
-    ]
-    chosen = take_turns([able[place] for place in places], turn)
-    return next(place for place in places if able[place] is chosen)
-
-
-def _slots_so_far(slots: float, age_s: float, tuning: Tuning) -> float:
-    """What a replica of that age counts as having."""
-    if age_s >= tuning.slow_start_s:
-        return slots
-    return max(1.0, slots * max(0.0, age_s) / tuning.slow_start_s)
-
-
-def _price_usd(view: ReplicaView, prompt_bytes: int) -> float:
-    """What the request is expected to cost there: a slot's share of the hour, or its tokens."""
-    slot_hours = view.service_s / 3600 / (view.slots or SLOTS_ASSUMED)
-    mtok = (prompt_bytes / BYTES_PER_TOKEN + TOKENS_OUT_ASSUMED) / 1e6
-    return slot_hours * view.price_usd_per_hour + mtok * view.price_usd_per_mtok
 
 
 def scores(
@@ -194,7 +132,7 @@ def scores(
             queued_s=view.prefill_bytes_queued * view.prefill_s_per_byte,
             prompt_s=(request.prompt_bytes - spared) * view.prefill_s_per_byte,
             base_s=view.base_s,
-            price_s=_price_usd(view, request.prompt_bytes) * tuning.price_weight_s_per_usd,
+            price_s=price_usd(view, request.prompt_bytes) * tuning.price_weight_s_per_usd,
             spared_bytes=spared,
         )
 
@@ -205,7 +143,7 @@ def _slots_now(view: ReplicaView, request: RequestShape, tuning: Tuning) -> floa
     slots = view.slots or SLOTS_ASSUMED
     if view.ready_since_s is None:
         return slots
-    return _slots_so_far(slots, request.now_s - view.ready_since_s, tuning)
+    return slots_so_far(slots, request.now_s - view.ready_since_s, tuning.slow_start_s)
 
 
 def _spared_bytes(name: str, request: RequestShape) -> int:

@@ -10,8 +10,6 @@ from typing import Protocol
 
 import msgspec
 
-SLOTS_ASSUMED = 16  # where unknown: fewer than a vLLM batch takes, so it errs towards spreading
-
 
 class ReplicaView(msgspec.Struct, kw_only=True, gc=False):
     """One replica as the gateway sees it. Not frozen: the gateway updates it in place.
@@ -112,32 +110,14 @@ def best_kind(replicas: Sequence[ReplicaView], tried: frozenset[str]) -> list[Re
     Tried replicas come last, not never: one that was restarted keeps its name. Suspect ones come
     after even those.
     """
-    if best := [view for view in replicas if view.is_ready and view.replica not in tried]:
-        return best
     ready = [view for view in replicas if view.is_ready]
+    if not tried:
+        return ready or list(replicas)
+    if best := [view for view in ready if view.replica not in tried]:
+        return best
     return ready or [view for view in replicas if view.replica not in tried] or list(replicas)
 
 
 def load_of(view: ReplicaView) -> float:
     """Requests in flight for each slot; an unknown number of slots counts as one."""
     return view.requests_in_flight / (view.slots or 1)
-
-
-_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: multiples of it are spread evenly
-
-
-def take_turns(equals: Sequence[ReplicaView], turn: int) -> ReplicaView:
-    """One of several that are equally good: another each turn, the first by name at turn 0.
-
-    Not `turn % n`: where every second request finds equals, that would always be the same one.
-    """
-    count = len(equals)
-    place = ((turn * _GOLDEN & 0xFFFFFFFFFFFFFFFF) * count) >> 64
-    if count == 2:  # the commonest, without a sort
-        is_in_order = equals[0].replica <= equals[1].replica
-        return equals[place if is_in_order else 1 - place]
-    return sorted(equals, key=_name)[place]
-
-
-def _name(view: ReplicaView) -> str:
-    return view.replica
