@@ -4,7 +4,7 @@ import numpy as np
 from agreement_hour import BLOCK_BYTES, BLOCKS_MAX, REPLICAS, TENANTS, Arrival
 
 from argosy.fleet.config import Fleet
-from argosy.policies.admission.bounds import cost_predicted_tokens
+from argosy.policies.admission.bounds import ANSWER_TOKENS_PREDICTED, cost_predicted_tokens
 from argosy.policies.admission.work import RANKS
 from argosy.policies.routing.sessions import number_of
 from argosy.simulator.gateway import gateway as sim
@@ -58,7 +58,9 @@ class SimulatedBody:
             model=0,
             tenant=TENANT_NAMES.index(tenant.name),
             rank=RANKS[tenant.tier],
-            cost_tokens=cost_predicted_tokens(arrival.prompt_bytes, arrival.answer_tokens_asked),
+            cost_tokens=cost_predicted_tokens(
+                arrival.prompt_bytes, arrival.answer_tokens_asked or ANSWER_TOKENS_PREDICTED
+            ),
             prompt_bytes=arrival.prompt_bytes,
             session=NO_SESSION if session is None else number_of(session),
             blocks_begin=int(self.ends[number]),

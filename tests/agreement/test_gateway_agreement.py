@@ -111,7 +111,7 @@ def test_another_setting_of_one_side_shows(busiest, busiest_live, altered):
 
 
 @pytest.mark.parametrize(
-    ("name", "changed"), [("cafe", {"weight": 2.1}), ("acme", {"reserved_tokens_per_s": 60.0})]
+    ("name", "changed"), [("cafe", {"weight": 2.1}), ("acme", {"reserved_tokens_per_s": 20_000.0})]
 )
 def test_another_tenant_of_one_side_shows(busiest, busiest_live, name, changed):
     told = fleet()

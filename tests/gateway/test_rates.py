@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from argosy.gateway.rates import PoolRates
+from argosy.gateway.replicas import Watch
 from argosy.policies.rates import DEFAULT, Learned
-from argosy.policies.routing import ReplicaView
+from argosy.policies.routing import ReplicaView, Route, predicted
 
 FAST = Learned(base_s=0.03, prefill_s_per_byte=2e-5, service_s=1.5, token_s=0.01)
 SLOW = Learned(base_s=0.12, prefill_s_per_byte=9e-5, service_s=5.0, token_s=0.04)
@@ -40,10 +41,20 @@ def serve(rates: PoolRates, name: str, true: Learned, chance: random.Random) -> 
 def test_before_any_answer_a_replica_is_like_the_default():
     rates, views = rates_of("a")
     assert rates.learned("a") == DEFAULT
-    fresh = view("b")  # the view's own defaults are the same prior
+    fresh = views["a"]
     assert (fresh.base_s, fresh.service_s) == (DEFAULT.base_s, DEFAULT.service_s)
     assert fresh.prefill_s_per_byte == DEFAULT.prefill_s_per_byte
-    assert views["a"].base_s == DEFAULT.base_s
+    assert Watch("b").view.base_s == DEFAULT.base_s
+
+
+def test_a_pool_that_nobody_has_tried_looks_faster_than_one_that_is_known():
+    known, views = rates_of("a")
+    chance = random.Random(5)
+    for _ in range(20):
+        serve(known, "a", FAST, chance)
+    _, untried = rates_of("b")
+    assert isinstance(predicted([views["a"], untried["b"]]), Route)
+    assert predicted([views["a"], untried["b"]]).replica == "b"
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -172,3 +183,16 @@ def test_no_observation_makes_a_belief_absurd(observed):
         ):
             assert math.isfinite(value)
             assert value >= 0
+
+
+def test_a_replica_whose_long_prompts_came_early_does_not_seem_to_read_for_nothing():
+    pool, views = PoolRates(), [view("a"), view("b")]
+    for each in views:
+        pool.join(each)
+    for count in range(60):  # b: as any; a: its long prompts met an idle replica, its short a busy
+        prompt_bytes = 40_000 if count % 2 else 1_000
+        pool.first_token("b", ttft_s=0.05 + prompt_bytes * 1e-5, prompt_bytes=prompt_bytes)
+        pool.first_token("a", ttft_s=0.1 if count % 2 else 0.4, prompt_bytes=prompt_bytes)
+    a, b = views
+    assert 0 < b.prefill_s_per_byte < 2e-5
+    assert a.prefill_s_per_byte >= 0.2 * pool.learned("a stranger").prefill_s_per_byte > 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from argosy.simulator.gateway.compiled import TEXTS, Numbers, Rows, compiled, digest_of
-from argosy.simulator.gateway.handle import Handle, field, part
+from argosy.simulator.handle import Handle, field, part
 
 ROW = np.dtype([("count", "i8"), ("share", "f8")])
 

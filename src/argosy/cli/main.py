@@ -3,6 +3,7 @@
 import typer
 
 from argosy.cli.catalogue import catalogue
+from argosy.cli.calibrate import calibrate
 from argosy.cli.chat import chat
 from argosy.cli.check import check
 from argosy.cli.explain import explain
@@ -10,6 +11,7 @@ from argosy.cli.fetch import fetch
 from argosy.cli.keys import keys
 from argosy.cli.reload import reload
 from argosy.cli.schema import schema
+from argosy.cli.simulate import simulate
 from argosy.cli.status import status
 from argosy.cli.up import up
 from argosy.cli.usage import usage
@@ -30,10 +32,12 @@ app.command()(status)
 app.command()(chat)
 app.command()(check)
 app.command()(schema)
+app.command()(simulate)
 app.command()(usage)
 app.command()(explain)
 app.add_typer(keys)
 app.command()(fetch)
+app.command()(calibrate)
 app.command()(catalogue)
 
 

@@ -20,13 +20,16 @@ from argosy.fleet.messages import Key, Refusal, ReplicaTable, Usage
 from argosy.fleet.share import slots_of
 from argosy.gateway.ledger import Exceeded, Ledger, Reservation
 from argosy.gateway.surfaces.port import Ask, Served
-from argosy.policies.admission.bounds import ANSWER_TOKENS_ASSUMED, reservation_tokens
+from argosy.policies.admission.bounds import (
+    ANSWER_TOKENS_ASSUMED,
+    ANSWER_TOKENS_PREDICTED,
+    cost_predicted_tokens,
+    reservation_tokens,
+)
 from argosy.policies.admission.fair_queue import FairQueue
 from argosy.policies.admission.work import Admit, Shed, Work, settings_of
 
 ANYBODY = "anybody"  # whose requests come without a key
-_BYTES_PER_TOKEN = 4  # of English, for what a prompt is predicted to cost
-_ANSWER_TOKENS_PREDICTED = 256  # of a request without a limit, or with one that is rarely reached
 
 
 class Applicant(Protocol):
@@ -123,7 +126,10 @@ class Admission:
             request=id_,
             tenant=tenant,
             tier=tier,
-            cost_tokens=size // _BYTES_PER_TOKEN + _answer_predicted(ask),
+            cost_tokens=cost_predicted_tokens(
+                size,
+                ANSWER_TOKENS_PREDICTED if ask.answer_tokens_max is None else ask.answer_tokens_max,
+            ),
             arrived_s=now_s,
             deadline_s=now_s + self._timeouts[tier],
         )
@@ -232,13 +238,6 @@ def _bound(ask: Ask, served: Served, size: int) -> tuple[int, int | None]:
     )
     is_unlimited = asked is None and sampling is None and served.context_tokens is None
     return tokens, ANSWER_TOKENS_ASSUMED if is_unlimited else None
-
-
-def _answer_predicted(ask: Ask) -> int:
-    asked = ask.answer_tokens_max
-    if asked is None or asked > _ANSWER_TOKENS_PREDICTED:
-        return _ANSWER_TOKENS_PREDICTED
-    return asked
 
 
 def _out_of_budget(exceeded: Exceeded) -> Refusal:

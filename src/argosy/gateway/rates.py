@@ -6,6 +6,8 @@ observed is believed to be like its pool, a pool like `DEFAULT`.
 
 from argosy.policies.rates import (
     DEFAULT,
+    SLOPE_MIN,
+    SLOPE_SHARE_MIN,
     Learned,
     Sums,
     believe,
@@ -104,7 +106,10 @@ class PoolRates:
             self._refresh()
 
     def _believe(self, known: _Known) -> None:
-        view, believed = known.view, believe(known.sums, self._prior)
+        view, believed = (
+            known.view,
+            believe(known.sums, self._prior, SLOPE_SHARE_MIN * self._prior.prefill_s_per_byte),
+        )
         known.believed = believed
         view.base_s = believed.base_s
         view.prefill_s_per_byte = believed.prefill_s_per_byte
@@ -117,6 +122,6 @@ class PoolRates:
                 fade(known.sums, missed)
                 known.fresh_at = self._count
         pooled = together(known.sums for known in self._known.values())
-        self._prior = believe(pooled, self._default)
+        self._prior = believe(pooled, self._default, SLOPE_MIN)
         for known in self._known.values():
             self._believe(known)

@@ -9,6 +9,7 @@ from argosy.gateway.upstream import ReplicaLink
 from argosy.observability.recent import Recent
 from argosy.policies import breaker
 from argosy.policies.breaker import Breaker
+from argosy.policies.rates import DEFAULT
 from argosy.policies.routing import ReplicaView
 
 _DOUBT_S = 1.0  # longer than the control plane needs to notice a death
@@ -84,7 +85,15 @@ class Watch:
     """What is kept about a replica's name across its restarts."""
 
     def __init__(self, name: str) -> None:
-        self.view = ReplicaView(replica=name, is_ready=False, requests_in_flight=0, slots=None)
+        self.view = ReplicaView(
+            replica=name,
+            is_ready=False,
+            requests_in_flight=0,
+            slots=None,
+            prefill_s_per_byte=DEFAULT.prefill_s_per_byte,
+            base_s=DEFAULT.base_s,
+            service_s=DEFAULT.service_s,
+        )
         self.recent = Recent()
         self.is_ready = False  # for the metrics
 

@@ -1,7 +1,7 @@
 """The fleet file's `demand` as a trace: what `argosy simulate` replays without `--trace`."""
 
 from argosy.fleet.config import Fleet
-from argosy.fleet.demand import Demand, Lengths
+from argosy.fleet.demand import HOURS, Demand, Lengths
 from argosy.simulator.traces.arrivals import Diurnal, Rate
 from argosy.simulator.traces.demand import Chats, Stream, demand
 from argosy.simulator.traces.lengths import Lognormal, Lognormals
@@ -11,31 +11,55 @@ BLOCK_TOKENS = 128  # of prompts that share beginnings: a system prompt is a few
 _PAUSE_S = 60.0  # between two turns of a chat, on average
 
 
-def trace_of_demand(fleet: Fleet, *, seed: int, until_s: float) -> Trace:
-    """Second 0 is midnight UTC. Raises TraceError where the fleet has no demand."""
-    streams = [_stream(fleet, one) for one in fleet.demand]
+def trace_of_demand(
+    fleet: Fleet, *, seed: int, until_s: float, from_hour: int = 0, scale: float = 1.0
+) -> Trace:
+    """`scale` times the demand; second 0 is `from_hour` in UTC.
+
+    More users of one application share its system prompt, so the rates grow, not the number of
+    applications. Raises TraceError where the fleet has no demand.
+    """
+    streams = [_stream(fleet, one, from_hour, scale) for one in fleet.demand]
     shares = any(stream.chats is not None for stream in streams)
     return demand(
         streams, seed=seed, until_s=until_s, block_tokens=BLOCK_TOKENS if shares else None
     )
 
 
-def _stream(fleet: Fleet, asked: Demand) -> Stream:
-    mean = asked.requests_per_s
-    rate: Rate = (
-        Diurnal(requests_per_s=tuple(mean * factor for factor in asked.hourly))
-        if asked.hourly
-        else mean
-    )
+def busiest_hour(fleet: Fleet) -> int:
+    """The hour in UTC in which most tokens are asked for; 0 where all are alike."""
+
+    def tokens(hour: int) -> float:
+        return sum(
+            asked.requests_per_s
+            * (asked.hourly[hour] if asked.hourly else 1.0)
+            * (asked.prompt_tokens.mean + asked.output_tokens.mean)
+            for asked in fleet.demand
+        )
+
+    return max(range(HOURS), key=lambda hour: (tokens(hour), -hour))
+
+
+def _stream(fleet: Fleet, asked: Demand, from_hour: int, scale: float) -> Stream:
+    mean = asked.requests_per_s * scale
+    context_tokens = _context_tokens(fleet, asked.model)
+    rate: Rate = mean
+    if asked.hourly:
+        hourly = asked.hourly[from_hour:] + asked.hourly[:from_hour]
+        rate = Diurnal(requests_per_s=tuple(mean * factor for factor in hourly))
     chats = None
     if asked.shared_tokens or asked.turns > 1:
         chats = Chats(
-            system_tokens=asked.shared_tokens, turns_mean=asked.turns, pause_s_mean=_PAUSE_S
+            system_tokens=asked.shared_tokens,
+            turns_mean=asked.turns,
+            pause_s_mean=_PAUSE_S,
+            prompt_tokens_max=context_tokens * 3 // 4,
         )
     return Stream(
         rate=rate,
         lengths=Lognormals(
-            prompt=_lognormal(asked.prompt_tokens), output=_lognormal(asked.output_tokens)
+            prompt=_lognormal(asked.prompt_tokens, context_tokens * 3 // 4),
+            output=_lognormal(asked.output_tokens, context_tokens // 4),
         ),
         chats=chats,
         model=asked.model,
@@ -50,5 +74,13 @@ def tenant_of_tier(fleet: Fleet, tier: str) -> str:
     return next((tenant.name for tenant in fleet.tenants if tenant.tier == tier), tier)
 
 
-def _lognormal(lengths: Lengths) -> Lognormal:
-    return Lognormal(tokens_mean=lengths.mean, tokens_p95=lengths.p95 or lengths.mean)
+def _context_tokens(fleet: Fleet, model: str) -> int:
+    """The longest that one of its deployments takes; the tails of demand are cut to fit it."""
+    longest = [one.engine.context_tokens or 0 for one in fleet.deployments if one.model == model]
+    return max(longest, default=0) or 131_072
+
+
+def _lognormal(lengths: Lengths, tokens_max: int) -> Lognormal:
+    return Lognormal(
+        tokens_mean=lengths.mean, tokens_p95=lengths.p95 or lengths.mean, tokens_max=tokens_max
+    )

@@ -40,8 +40,9 @@ def reservation_tokens(
     return max(1, tokens)
 
 
-def cost_predicted_tokens(body_bytes: int, answer_tokens_asked: int) -> int:
-    """What a request is charged until it is known what it used; 0 asked: it named no limit."""
-    if answer_tokens_asked == 0 or answer_tokens_asked > ANSWER_TOKENS_PREDICTED:
-        answer_tokens_asked = ANSWER_TOKENS_PREDICTED
-    return body_bytes // BYTES_PER_TOKEN + answer_tokens_asked
+def cost_predicted_tokens(body_bytes: int, answer_tokens_max: int) -> int:
+    """What a request is charged until it is known what it used.
+
+    `answer_tokens_max`: as the request limits its answer, `ANSWER_TOKENS_PREDICTED` if it does not.
+    """
+    return body_bytes // BYTES_PER_TOKEN + min(answer_tokens_max, ANSWER_TOKENS_PREDICTED)

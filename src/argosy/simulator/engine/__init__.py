@@ -16,8 +16,8 @@ from argosy.simulator.engine.build import (
     EngineRefusedError,
     ReplicaGroup,
     build,
-    grown,
-    with_hashes,
+    grow,
+    use_hashes,
 )
 from argosy.simulator.engine.events import (
     ACCEPTED,
@@ -74,7 +74,7 @@ __all__ = [
     "account",
     "build",
     "cancel",
-    "grown",
+    "grow",
     "itl_counts",
     "itl_s",
     "kill",
@@ -89,5 +89,5 @@ __all__ = [
     "set_speed",
     "submit",
     "submit_hashed",
-    "with_hashes",
+    "use_hashes",
 ]

@@ -76,18 +76,18 @@ def build(
     return state
 
 
-def grown(state: State, requests_max_alive: int) -> State:
-    """The same with room for more requests alive; all but the requests is shared with it."""
+def grow(state: State, requests_max_alive: int) -> None:
+    """Room for more requests alive, between calls."""
     if requests_max_alive >= SLOT_MASK:
         raise EngineRefusedError(f"{requests_max_alive} requests alive; at most {SLOT_MASK - 1}")
     requests = np.zeros(max(requests_max_alive, state.requests.size), states.REQUEST)
     requests[: state.requests.size] = state.requests
-    return state._replace(requests=requests)
+    state.replace(requests=requests)
 
 
-def with_hashes(state: State, hashes: np.ndarray) -> State:
-    """The same with other block hashes; ranges of requests alive must name what they named."""
-    return state._replace(hashes=np.ascontiguousarray(hashes, np.uint64))
+def use_hashes(state: State, hashes: np.ndarray) -> None:
+    """Other block hashes, between calls; ranges of requests alive must name what they named."""
+    state.replace(hashes=np.ascontiguousarray(hashes, np.uint64))
 
 
 def _check(group: ReplicaGroup, place: int, hash_tokens: int) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from argosy.simulator.engine.build import grown
+from argosy.simulator.engine.build import grow
 from argosy.simulator.engine.events import (
     ACCEPTED,
     NOTHING,
@@ -94,7 +94,7 @@ class Replay:
         if free < arrivals:
             old, alive = self._book, self._book.slots.size - free
             size = alive + max(arrivals, alive // 2)
-            self.state = grown(self.state, size)
+            grow(self.state, size)
             self._book = _grown_book(old, size)
 
     def _ended(self) -> Answers:

@@ -5,11 +5,12 @@ arrays; a replica's record says where its parts begin. A slot holds one request 
 the driver chooses slots and may use one again once its request has ended.
 """
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from argosy.simulator.engine.kernels import kernel
+from argosy.simulator.handle import Handle, field
 
 IDLE, DUE, STEPPING, DEAD = 0, 1, 2, 3  # a replica: no work, at a boundary, in steps, killed
 FREE, WAITING, READING, DECODING = 0, 1, 2, 3  # a slot: nobody, queued, prefill, past prefill
@@ -127,24 +128,27 @@ CACHE_ENTRY = np.dtype(
 )
 
 
-class State(NamedTuple):
+class State(Handle):
     """Of all engines. Built by `build`; changed in place by the functions of this package."""
 
-    replicas: Records  # REPLICA
-    requests: Records  # REQUEST, by slot
-    running: Numbers  # int64: a heap for each replica, of last token's step << SLOT_BITS | slot
-    phases: Numbers  # int32: of each replica, how many decode with context_base mod block_tokens
-    linear_s: Numbers  # float64: of each kind of replica, StepTime's linear part by tokens
-    heap: Records  # HEAP_ENTRY: replicas with work, by the time of their next boundary
-    places: Numbers  # int32: where each replica is in the heap
-    marks: Numbers  # int64: sizes of the heap and the queue
-    queue: Records  # EVENT: those of the boundary that was settled last
-    entries: Records  # CACHE_ENTRY
-    buckets: Numbers  # int32: first entries of the prefix cache's chains
-    hashes: Numbers  # uint64: the driver's; ranges of it name the prefixes of requests
-    hash_tokens: Numbers  # int64: one number, tokens of a hash block; 0: no prefix cache
-    itl_counts: Numbers  # int64 [group, bin]
-    bin_edges_s: Numbers  # float64: bin b holds edges[b] <= gap < edges[b + 1]
+    replicas: Records = field(REPLICA)
+    requests: Records = field(REQUEST)  # by slot
+    # A heap for each replica, of the last token's step << SLOT_BITS | slot.
+    running: Numbers = field(np.int64)
+    # Of each replica, how many decode with context_base mod block_tokens.
+    phases: Numbers = field(np.int32)
+    # Of each kind of replica, StepTime's linear part by tokens.
+    linear_s: Numbers = field(np.float64)
+    heap: Records = field(HEAP_ENTRY)  # replicas with work, by the time of their next boundary
+    places: Numbers = field(np.int32)  # where each replica is in the heap
+    marks: Numbers = field(np.int64)  # sizes of the heap and the queue
+    queue: Records = field(EVENT)  # those of the boundary that was settled last
+    entries: Records = field(CACHE_ENTRY)
+    buckets: Numbers = field(np.int32)  # first entries of the prefix cache's chains
+    hashes: Numbers = field(np.uint64)  # the driver's; ranges of it name requests' prefixes
+    hash_tokens: Numbers = field(np.int64)  # one number, of a hash block; 0: no prefix cache
+    itl_counts: Numbers = field(np.int64, 2)  # [group, bin]
+    bin_edges_s: Numbers = field(np.float64)  # bin b holds edges[b] <= gap < edges[b + 1]
 
 
 @kernel

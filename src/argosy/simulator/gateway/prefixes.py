@@ -9,8 +9,8 @@ is a chain, the least recently sent first.
 import numpy as np
 
 from argosy.simulator.gateway.compiled import Bits, Numbers, Rows, compiled, inner
-from argosy.simulator.gateway.handle import Handle, field
 from argosy.simulator.gateway.table import ENTRY, NOWHERE, drop, put, row_of, table_of
+from argosy.simulator.handle import Handle, field
 
 ENTRIES_MAX = 65_536  # (block, replica) pairs of a model, as live
 BYTES_MAX = 2**20  # of a prompt that are looked at, as live

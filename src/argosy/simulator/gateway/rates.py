@@ -4,6 +4,8 @@ Sums and beliefs are by replica, priors by pool. A replica that left stays a mem
 """
 
 from argosy.policies.rates import (
+    SLOPE_MIN,
+    SLOPE_SHARE_MIN,
     add_to,
     estimate,
     fade,
@@ -72,7 +74,7 @@ def _refresh(gateway: Gateway, number: int) -> None:
             fade(gateway.sums[replica], missed)
             row.fresh_at = pool.count
         add_to(pooled, gateway.sums[replica])
-    _fill_in(gateway.priors[number], estimate(pooled, gateway.defaults[number]))
+    _fill_in(gateway.priors[number], estimate(pooled, gateway.defaults[number], SLOPE_MIN))
     for replica in members:
         _believe(gateway, replica)
 
@@ -81,7 +83,9 @@ def _refresh(gateway: Gateway, number: int) -> None:
 def _believe(gateway: Gateway, replica: int) -> None:
     row = gateway.replicas[replica]
     believed = gateway.believed[replica]
-    _fill_in(believed, estimate(gateway.sums[replica], gateway.priors[row.pool]))
+    prior = gateway.priors[row.pool]
+    slope_min = SLOPE_SHARE_MIN * prior.prefill_s_per_byte
+    _fill_in(believed, estimate(gateway.sums[replica], prior, slope_min))
     view = gateway.views[row.row]
     view.base_s = believed.base_s
     view.prefill_s_per_byte = believed.prefill_s_per_byte

@@ -21,11 +21,11 @@ from argosy.policies.rates import DEFAULT, Learned, Sums
 from argosy.policies.routing import PolicyName, Tuning
 from argosy.policies.routing.sessions import number_of
 from argosy.simulator.gateway.compiled import Numbers, Rows
-from argosy.simulator.gateway.handle import Handle, field, part
 from argosy.simulator.gateway.heap import NOBODY
 from argosy.simulator.gateway.prefixes import ENTRIES_MAX, Prefixes, prefixes_of
 from argosy.simulator.gateway.queue import UNKNOWN
 from argosy.simulator.gateway.queue_rows import Queues, queues_of
+from argosy.simulator.handle import Handle, field, part
 
 GONE, SUSPECT, READY = 0, 1, 2  # a replica's standing
 TRIED_MAX = 4  # replicas that a request remembers to have failed it

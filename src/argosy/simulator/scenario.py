@@ -1,0 +1,272 @@
+"""What is simulated: the fleet file's planned deployments as groups of like replicas, in numbers.
+
+Owns the translation from the fleet's nouns (and the catalogue's prices and carbon) to what the
+driver needs, and the refusals that can be told before a request is simulated: a model that does
+not fit, a promise that no replica can keep.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from argosy.fleet.architectures import architecture
+from argosy.fleet.catalogue import NotInCatalogue, chip, offers, region
+from argosy.fleet.config import BatchingEngine, Deployment, Fleet, Pool
+from argosy.fleet.demand import Slo
+from argosy.perf.calibration import Calibration
+from argosy.perf.engine_settings import EngineSettings
+from argosy.perf.refusal import DoesNotFit
+from argosy.perf.replica import ReplicaModel, replica
+from argosy.perf.step_time import StepTime
+
+START_S_ASSUMED = 300.0  # from asking for a replica to its being ready, where a pool does not say
+ROUND_TRIP_S_ASSUMED = 0.1  # between two regions whose link the fleet does not give
+ROUND_TRIP_S_INSIDE = 0.001  # within one region
+PUE_ASSUMED = 1.2  # where the catalogue knows none
+LOSS_KINDS = ("region", "cloud", "maker", "chip", "pool", "deployment")
+
+
+class ScenarioError(ValueError):
+    """It cannot be simulated; the message says what was asked, what is true, what would work."""
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """Like replicas: one deployment."""
+
+    name: str
+    model: int  # place in `Scenario.models`
+    pool: str
+    region: str
+    cloud: str
+    maker: str
+    chip: str
+    replicas: int
+    context_tokens: int
+    engine: EngineSettings
+    perf: ReplicaModel
+    start_s: float
+    price_usd_per_hour: float | None  # of one replica; None: no price is known
+    price_source: str
+    carbon_g_per_kwh: float | None
+    pue: float
+
+    def domain(self, kind: str) -> str:
+        """Its name as a failure domain of that kind."""
+        return self.name if kind == "deployment" else str(getattr(self, kind))
+
+
+class Loss(msgspec.Struct, frozen=True, kw_only=True):
+    """All replicas of a domain are gone for some time."""
+
+    kind: Literal["region", "cloud", "maker", "chip", "pool", "deployment"]
+    name: str
+    at_s: float = 0.0
+    until_s: float | None = None  # None: for good
+
+    @property
+    def text(self) -> str:
+        """As it is written on the command line."""
+        until = "" if self.until_s is None else f"-{self.until_s:g}"
+        when = f"@{self.at_s:g}{until}" if self.at_s or until else ""
+        return f"{self.kind}:{self.name}{when}"
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True):
+    """A fleet, in numbers."""
+
+    fleet: Fleet
+    models: tuple[str, ...]
+    slos: tuple[Slo, ...]  # of the models
+    groups: tuple[Group, ...]  # by model, then by name
+    losses: tuple[Loss, ...] = ()
+
+    def round_trip_s(self, origin: str, place: str) -> float:
+        """Between two regions."""
+        if origin == place:
+            return ROUND_TRIP_S_INSIDE
+        for link in self.fleet.links:
+            if {origin, place} == set(link.between):
+                return link.round_trip_s
+        return ROUND_TRIP_S_ASSUMED
+
+
+def scenario_of(fleet: Fleet, *, calibration: Calibration | None = None) -> Scenario:
+    """Of a checked fleet. Raises ScenarioError."""
+    planned = [one for one in fleet.deployments if isinstance(one.engine, BatchingEngine)]
+    if not planned:
+        raise ScenarioError(
+            f"fleet {fleet.fleet} has no deployment that can be simulated: none is on a planned "
+            "pool with a chip. Try examples/five-makers.yaml"
+        )
+    models = tuple(model.name for model in fleet.models)
+    found = (_group(fleet, one, models, calibration) for one in planned)
+    groups = tuple(sorted(found, key=lambda group: (group.model, group.name)))
+    for name in models:
+        if all(group.model != models.index(name) for group in groups):
+            raise ScenarioError(
+                f"model {name} has no deployment on a planned pool, so nothing is known of its "
+                "speed. Deploy it on one, or remove it from the file that is simulated."
+            )
+    return Scenario(
+        fleet=fleet,
+        models=models,
+        slos=tuple(model.slo for model in fleet.models),
+        groups=groups,
+    )
+
+
+def _group(
+    fleet: Fleet, deployment: Deployment, models: Sequence[str], calibration: Calibration | None
+) -> Group:
+    pool = fleet.pool(deployment.pool)
+    assert pool.chip is not None, "a checked planned pool has a chip"
+    assert pool.region is not None, "and a region"
+    settings = _settings(deployment)
+    name = fleet.model(deployment.model).architecture
+    assert name is not None, "a checked planned model has an architecture"
+    found = replica(architecture(name), chip(pool.chip), deployment.layout, settings, calibration)
+    if isinstance(found, DoesNotFit):
+        raise ScenarioError(f"{deployment.name}: {found.message}")
+    price, source = _price(pool)
+    carbon, pue = _electricity(pool.region)
+    return Group(
+        name=deployment.name,
+        model=models.index(deployment.model),
+        pool=pool.name,
+        region=pool.region,
+        cloud=pool.region.split("/")[0],
+        maker=chip(pool.chip).maker,
+        chip=pool.chip,
+        replicas=deployment.replicas,
+        context_tokens=deployment.engine.context_tokens or 0,
+        engine=settings,
+        perf=found,
+        start_s=START_S_ASSUMED if pool.start_s is None else pool.start_s,
+        price_usd_per_hour=None if price is None else price * found.chips,
+        price_source=source,
+        carbon_g_per_kwh=carbon,
+        pue=pue,
+    )
+
+
+def _settings(deployment: Deployment) -> EngineSettings:
+    engine = deployment.engine
+    assert isinstance(engine, BatchingEngine)
+    return EngineSettings(
+        name=str(engine.__struct_config__.tag),  # type: ignore[arg-type]  # a tag is such a name
+        requests_max=engine.requests_max,
+        prefill_tokens_max=engine.prefill_tokens_max,
+        memory_share=engine.memory_share,
+        prefix_cache=engine.prefix_cache,
+    )
+
+
+def _price(pool: Pool) -> tuple[float | None, str]:
+    """USD per chip and hour, and where it is from: the file, or the cheapest list price."""
+    if pool.price_usd_per_chip_hour is not None:
+        return pool.price_usd_per_chip_hour, "fleet file"
+    # A price of another region or cloud is not this pool's.
+    listed = [one for one in offers(pool.chip, pool.region) if one.term == "on_demand"]
+    if not listed:
+        return None, "no list price is known"
+    best = min(listed, key=lambda one: (one.price_usd_per_chip_hour, one.region))
+    return best.price_usd_per_chip_hour, f"{best.node}, {best.region}, {best.price_date}"
+
+
+def _electricity(name: str) -> tuple[float | None, float]:
+    try:
+        found = region(name)
+    except NotInCatalogue:
+        return None, PUE_ASSUMED
+    return found.carbon_g_per_kwh, found.pue or PUE_ASSUMED
+
+
+def loss_of(text: str, scenario: Scenario) -> Loss:
+    """`kind:name`, `kind:name@from` or `kind:name@from-until`, in seconds. Raises ScenarioError."""
+    kind, _, rest = text.partition(":")
+    name, _, when = rest.partition("@")
+    if kind not in LOSS_KINDS or not name:
+        raise ScenarioError(
+            f'--lose "{text}" names no failure domain. Write one of '
+            f"{', '.join(f'{one}:NAME' for one in LOSS_KINDS)}, with @FROM or @FROM-UNTIL seconds."
+        )
+    names = sorted({group.domain(kind) for group in scenario.groups})
+    if name not in names:
+        raise ScenarioError(
+            f'--lose "{text}": this fleet has no {kind} "{name}". It has: {", ".join(names)}'
+        )
+    begin, _, end = when.partition("-")
+    try:
+        at_s, until_s = float(begin or 0.0), float(end) if end else None
+    except ValueError:
+        raise ScenarioError(
+            f'--lose "{text}": "{when}" is no time. Write seconds: @600 or @600-1200'
+        ) from None
+    if at_s < 0 or (until_s is not None and until_s <= at_s):
+        raise ScenarioError(f'--lose "{text}": it must end after it began, at 0 s or later.')
+    return Loss(kind=kind, name=name, at_s=at_s, until_s=until_s)  # type: ignore[arg-type]
+
+
+def with_step_times(scenario: Scenario, step_time: StepTime) -> Scenario:
+    """The same fleet if every replica's steps took this long."""
+    groups = tuple(
+        replace(group, perf=replace(group.perf, step_time=step_time)) for group in scenario.groups
+    )
+    return replace(scenario, groups=groups)
+
+
+def slowed(step_time: StepTime, factor: float) -> StepTime:
+    """The same replica if its steps took `factor` times as long."""
+    return StepTime(
+        knots_tokens=step_time.knots_tokens,
+        knots_s=tuple(seconds * factor for seconds in step_time.knots_s),
+        context_s_per_token=step_time.context_s_per_token * factor,
+        pair_s=step_time.pair_s * factor,
+    )
+
+
+def refuse_impossible(
+    scenario: Scenario, *, model: str, prompt_tokens: float, origins: Iterable[str]
+) -> str | None:
+    """What is promised of `model` and no idle replica keeps, and who comes nearest; else None."""
+    place = scenario.models.index(model)
+    slo, places = scenario.slos[place], tuple(origins)
+    groups = [group for group in scenario.groups if group.model == place]
+    for promised, field, least_s in (
+        (slo.ttft_s_p95, "ttft_s_p95", _least_ttft_s),
+        (slo.itl_s_p99, "itl_s_p99", _least_itl_s),
+    ):
+        if promised is None:
+            continue
+        best_s, nearest = min(
+            (least_s(scenario, group, prompt_tokens, places), group.name) for group in groups
+        )
+        if best_s > promised:
+            return (
+                f"model {model}: {field} = {promised:g} s cannot be met by any of its replicas, "
+                f"even with one request alone. Nearest: {nearest} with {best_s:.3g} s. Promise "
+                "more seconds, or deploy faster replicas."
+            )
+    return None
+
+
+def _least_ttft_s(
+    scenario: Scenario, group: Group, prompt_tokens: float, origins: tuple[str, ...]
+) -> float:
+    step, most = group.perf.step_time, group.engine.prefill_tokens_max
+    seconds, read = 0.0, 0.0
+    while read < prompt_tokens:
+        chunk = min(most, prompt_tokens - read)
+        seconds += step.step_s(tokens=chunk, pairs=chunk * (read + chunk / 2))
+        read += chunk
+    trips = [scenario.round_trip_s(origin, group.region) for origin in origins] or [0.0]
+    return seconds + group.perf.overhead_s + min(trips)
+
+
+def _least_itl_s(
+    scenario: Scenario, group: Group, prompt_tokens: float, origins: tuple[str, ...]
+) -> float:
+    del scenario, origins
+    return group.perf.step_time.step_s(tokens=1, contexts=prompt_tokens)
