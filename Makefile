@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: install serve test test-engines check bench bench-gateway bench-routing failover clean
+.PHONY: install serve test test-engines check bench bench-gateway bench-routing bench-simulator bench-reality failover clean
 
 install: $(VENV)/.serve
 
@@ -28,7 +28,9 @@ $(VENV)/.dev: $(VENV)/.serve
 serve: $(VENV)/.serve   ## a real model on a small fleet; e.g. make serve ARGS='--port 8001'
 	@$(BIN)/argosy up $(ARGS)
 
-test: $(VENV)/.dev      ## the default suite, under five minutes on two cores
+test: $(VENV)/.dev      ## the default suite, about five minutes on two cores
+	@echo "compiling the simulator (once; a minute)"
+	@$(BIN)/argosy simulate examples/five-makers.yaml --until 1 --no-interval >/dev/null
 	@$(BIN)/python -m pytest -q -n 3 --dist loadfile
 
 test-engines: $(VENV)/.dev  ## llama.cpp and a real vLLM as each other's spare; see docs/ENGINES.md
@@ -51,6 +53,12 @@ bench-gateway: $(VENV)/.dev  ## the gateway beside its peers, on one core; see d
 
 bench-routing: $(VENV)/.dev  ## what routing and admission are worth on real replicas: about 8 minutes
 	@$(BIN)/python -m bench.routing_live $(ARGS)
+
+bench-simulator: $(VENV)/.dev  ## replays beside DynoSim and vllm-sr-sim; see docs/SIMULATOR_BENCHMARK.md
+	@$(BIN)/python -m bench.simulator $(ARGS)
+
+bench-reality: $(VENV)/.dev  ## what the simulator says of two llama.cpp replicas, and what they did
+	@$(BIN)/python -m bench.reality $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -13,10 +13,19 @@ from msgspec.structs import replace
 
 from argosy.fleet.architectures import architecture
 from argosy.fleet.catalogue import NotInCatalogue, chip, offers, region
-from argosy.fleet.config import BatchingEngine, Deployment, Fleet, Pool
+from argosy.fleet.config import (
+    BatchingEngine,
+    Deployment,
+    Fleet,
+    LlamaCppEngine,
+    LocalLauncher,
+    Pool,
+    SimulatedEngine,
+)
 from argosy.fleet.demand import Slo
 from argosy.perf.calibration import Calibration
 from argosy.perf.engine_settings import EngineSettings
+from argosy.perf.local import LocalCalibrations, of_given_rates
 from argosy.perf.refusal import DoesNotFit
 from argosy.perf.replica import ReplicaModel, replica
 from argosy.perf.step_time import StepTime
@@ -25,6 +34,7 @@ START_S_ASSUMED = 300.0  # from asking for a replica to its being ready, where a
 ROUND_TRIP_S_ASSUMED = 0.1  # between two regions whose link the fleet does not give
 ROUND_TRIP_S_INSIDE = 0.001  # within one region
 PUE_ASSUMED = 1.2  # where the catalogue knows none
+THIS_MACHINE = "local/this-machine"  # the region of what was measured here
 LOSS_KINDS = ("region", "cloud", "maker", "chip", "pool", "deployment")
 
 
@@ -51,6 +61,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     price_source: str
     carbon_g_per_kwh: float | None
     pue: float
+    slowdown: float = 1.0  # of a step while all other replicas of its machine work; see `local.py`
 
     def domain(self, kind: str) -> str:
         """Its name as a failure domain of that kind."""
@@ -92,16 +103,26 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         return ROUND_TRIP_S_ASSUMED
 
 
-def scenario_of(fleet: Fleet, *, calibration: Calibration | None = None) -> Scenario:
-    """Of a checked fleet. Raises ScenarioError."""
-    planned = [one for one in fleet.deployments if isinstance(one.engine, BatchingEngine)]
-    if not planned:
+def scenario_of(
+    fleet: Fleet,
+    *,
+    calibration: Calibration | None = None,
+    local: LocalCalibrations | None = None,
+) -> Scenario:
+    """Of a checked fleet; with `local`, what runs on this machine too. Raises ScenarioError."""
+    models = tuple(model.name for model in fleet.models)
+    found = [
+        _group(fleet, one, models, calibration)
+        for one in fleet.deployments
+        if isinstance(one.engine, BatchingEngine)
+    ]
+    if local is not None:
+        found += [_local_group(one, models, local) for one in _on_this_machine(fleet)]
+    if not found:
         raise ScenarioError(
             f"fleet {fleet.fleet} has no deployment that can be simulated: none is on a planned "
             "pool with a chip. Try examples/five-makers.yaml"
         )
-    models = tuple(model.name for model in fleet.models)
-    found = (_group(fleet, one, models, calibration) for one in planned)
     groups = tuple(sorted(found, key=lambda group: (group.model, group.name)))
     for name in models:
         if all(group.model != models.index(name) for group in groups):
@@ -148,6 +169,57 @@ def _group(
         price_source=source,
         carbon_g_per_kwh=carbon,
         pue=pue,
+    )
+
+
+def _on_this_machine(fleet: Fleet) -> Iterable[Deployment]:
+    for one in fleet.deployments:
+        is_known = isinstance(one.engine, LlamaCppEngine | SimulatedEngine)
+        if is_known and isinstance(fleet.pool(one.pool).launcher, LocalLauncher):
+            yield one
+
+
+def _local_group(
+    deployment: Deployment, models: Sequence[str], local: LocalCalibrations
+) -> Group:
+    """Of replicas of this machine: as they were measured, or as the fleet file says."""
+    engine, slowdown = deployment.engine, 1.0
+    if isinstance(engine, SimulatedEngine):
+        perf, chunk = of_given_rates(engine), engine.context_tokens
+    else:
+        assert isinstance(engine, LlamaCppEngine), "no other engine is measured here"
+        found = local.of(deployment.model, engine, deployment.replicas)
+        if found is None:
+            raise ScenarioError(
+                f"{deployment.name}: {deployment.replicas} llama.cpp replicas of {engine.slots} "
+                f"slots and {engine.context_tokens} tokens of context were never measured on this "
+                "machine. Measure them: argosy calibrate --local"
+            )
+        perf, chunk, slowdown = found.replica_model(), found.prefill_tokens_max, found.slowdown
+    return Group(
+        name=deployment.name,
+        model=models.index(deployment.model),
+        pool=deployment.pool,
+        region=THIS_MACHINE,
+        cloud="local",
+        maker="generic",
+        chip="CPU-x86",
+        replicas=deployment.replicas,
+        context_tokens=engine.context_tokens,
+        engine=EngineSettings(
+            name="llama.cpp",
+            requests_max=engine.slots,
+            prefill_tokens_max=chunk,
+            memory_share=1.0,
+            prefix_cache=False,  # each slot keeps its last prompt alone
+        ),
+        perf=perf,
+        start_s=0.0,
+        price_usd_per_hour=None,
+        price_source="this machine",
+        carbon_g_per_kwh=None,
+        pue=PUE_ASSUMED,
+        slowdown=slowdown,
     )
 
 

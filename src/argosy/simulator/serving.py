@@ -4,6 +4,7 @@ Owns the making of the arrays and the feeding of a trace's windows, with losses 
 Memory is that of a window, of the requests alive and of the tallies, however long the trace.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
@@ -63,7 +64,7 @@ def simulate(
     Raises ScenarioError where the trace asks for what the fleet does not have, TraceError where it
     cannot be read.
     """
-    run = _Run(scenario, trace, case=case, seed=seed)
+    run = Run(scenario, trace, case=case, seed=seed)
     for window in trace.windows():
         run.feed(window)
         if progress is not None:
@@ -71,32 +72,30 @@ def simulate(
     return run.finish()
 
 
-class _Run:
-    """One simulation under way."""
+class Run:
+    """One simulation under way: `simulate` by hand, for who wants to look inside."""
 
-    def __init__(self, scenario: Scenario, trace: Trace, *, case: Case, seed: int) -> None:
+    def __init__(
+        self, scenario: Scenario, trace: Trace, *, case: Case = "expected", seed: int = 0
+    ) -> None:
         self.scenario = scenario
         self.requests, self.fed_s = 0, 0.0
         self._maps = _maps(scenario, trace)
-        self._tally = Tally(_slos_s(scenario))
-        self._sim = _sim(scenario, trace, case=case, seed=seed)
-        self._group_of = self._sim.engine.replicas["group"]
+        self.tally = Tally(_slos_s(scenario))
+        self.sim = _sim(scenario, trace, case=case, seed=seed)
+        self._group_of = self.sim.engine.replicas["group"]
         everything = np.arange(self._group_of.size)
-        driver.replicas_join(self._sim, everything, 0.0)
+        driver.replicas_join(self.sim, everything, 0.0)
         self._changes = sorted(self._losses(), key=lambda change: (change.at_s, change.kind))
 
     def _losses(self) -> Iterator[_Change]:
-        for loss in self.scenario.losses:
-            groups = [
-                (place, group) for place, group in enumerate(self.scenario.groups)
-                if group.domain(loss.kind) == loss.name
-            ]  # fmt: skip
-            for place, group in groups:
-                replicas = np.flatnonzero(self._group_of == place)
-                yield _Change(at_s=loss.at_s, kind=0, replicas=replicas)
-                yield _Change(at_s=loss.at_s + DETECT_S, kind=1, replicas=replicas)
-                if loss.until_s is not None:
-                    back_s = max(loss.until_s + group.start_s, loss.at_s + DETECT_S)
+        for place in range(len(self.scenario.groups)):
+            replicas = np.flatnonzero(self._group_of == place)
+            for gone_s, back_s in _outages(self.scenario, place):
+                yield _Change(at_s=gone_s, kind=0, replicas=replicas)
+                noticed_s = gone_s + DETECT_S if gone_s > 0 else 0.0  # at 0 it never was there
+                yield _Change(at_s=noticed_s, kind=1, replicas=replicas)
+                if back_s < math.inf:
                     yield _Change(at_s=back_s, kind=2, replicas=replicas)
 
     def feed(self, window: Window) -> None:
@@ -111,36 +110,36 @@ class _Run:
         while self._changes and self._changes[0].at_s <= last_s:
             at_s = self._changes[0].at_s
             end = int(np.searchsorted(window.arrival_s, at_s))
-            driver.feed(self._sim, columns, begin, end)
+            driver.feed(self.sim, columns, begin, end)
             begin = end
             self._change()
-        driver.feed(self._sim, columns, begin, rows)
+        driver.feed(self.sim, columns, begin, rows)
         self.requests += rows
         self.fed_s = last_s
         self._read_results()
 
     def _change(self) -> None:
         change = self._changes.pop(0)
-        driver.run_until(self._sim, change.at_s)
+        driver.run_until(self.sim, change.at_s)
         act = (driver.replicas_die, driver.deaths_are_noticed, driver.replicas_join)[change.kind]
-        act(self._sim, change.replicas, change.at_s)
+        act(self.sim, change.replicas, change.at_s)
 
     def finish(self) -> Ran:
         """Let all that is under way end."""
-        marks = self._sim.book.marks[0]
+        marks = self.sim.book.marks[0]
         while self._changes and marks["alive"]:
-            driver.drain(self._sim, self._changes[0].at_s)
+            driver.drain(self.sim, self._changes[0].at_s)
             if marks["alive"]:
                 self._change()
             self._read_results()
-        driver.drain(self._sim, self.fed_s + DRAIN_S_MAX)
-        driver.give_up(self._sim)
+        driver.drain(self.sim, self.fed_s + DRAIN_S_MAX)
+        driver.give_up(self.sim)
         self._read_results()
-        engine, book = self._sim.engine, self._sim.book
+        engine, book = self.sim.engine, self.sim.book
         groups = range(len(self.scenario.groups))
         return Ran(
             scenario=self.scenario,
-            tally=self._tally,
+            tally=self.tally,
             samples=book.samples[: int(marks["samples"])].copy(),
             accounts=tuple(account(engine, self._group_of == place) for place in groups),
             itl=tuple(itl_counts(engine, place) for place in groups),
@@ -169,7 +168,7 @@ class _Run:
 
     def _keep_hashes(self, hashes: NDArray[np.uint64]) -> int:
         """Those of the requests alive first, then these; where these begin."""
-        engine, gateway, book = self._sim
+        engine, gateway, book = self.sim
         slots = np.flatnonzero(book.alive["is_alive"])
         alive = book.alive
         begins, counts = alive["hash_from"][slots], alive["hash_until"][slots]
@@ -188,7 +187,7 @@ class _Run:
 
     def _make_room(self, rows: int) -> None:
         """A window may end all that is alive and all of its own rows."""
-        marks = self._sim.book.marks[0]
+        marks = self.sim.book.marks[0]
         if int(marks["free"]) < rows:
             raise ScenarioError(
                 f"{int(marks['alive'])} requests are under way at once, more than the fleet's "
@@ -196,9 +195,30 @@ class _Run:
             )
 
     def _read_results(self) -> None:
-        marks = self._sim.book.marks[0]
-        self._tally.absorb(self._sim.book.results[: int(marks["ended"])])
+        marks = self.sim.book.marks[0]
+        self.tally.absorb(self.sim.book.results[: int(marks["ended"])])
         marks["ended"] = 0
+
+
+def _outages(scenario: Scenario, place: int) -> list[tuple[float, float]]:
+    """When a group is gone and when it is ready again (inf: never), apart from each other.
+
+    Losses that overlap are one: who is back from the first while its cloud is still gone is not.
+    """
+    group = scenario.groups[place]
+    spans: list[tuple[float, float]] = []
+    for loss in sorted(scenario.losses, key=lambda loss: loss.at_s):
+        if group.domain(loss.kind) != loss.name:
+            continue
+        back_s = math.inf
+        if loss.until_s is not None:
+            back_s = max(loss.until_s + group.start_s, loss.at_s + DETECT_S)
+        if spans and loss.at_s <= spans[-1][1]:
+            gone_s, other_s = spans.pop()
+            spans.append((gone_s, max(other_s, back_s)))
+        else:
+            spans.append((loss.at_s, back_s))
+    return spans
 
 
 def _maps(scenario: Scenario, trace: Trace) -> tuple[NDArray[np.int64], ...]:
@@ -299,7 +319,7 @@ def _book(scenario: Scenario, trace: Trace, room: int) -> driver.Book:
         alive=np.zeros(room, ALIVE),
         slots=np.arange(room - 1, -1, -1, dtype=np.int32),
         results=np.zeros(2 * room, RESULT),
-        todo=np.zeros(room, TODO),
+        todo=np.zeros(driver.ATTEMPTS_MAX * room, TODO),
         lost=np.zeros(room, LOST_REQUEST),
         killed=np.zeros((room, 2), np.int64),
         samples=np.zeros((SAMPLES_MAX, len(scenario.groups)), SAMPLE),

@@ -1,0 +1,128 @@
+"""Replicas of one machine in virtual time: each is slower while the others work.
+
+`serving.simulate` takes every replica to have chips of its own. Replicas of one machine share its
+cores, caches and memory; how much slower one is while all the others work is measured (`slowdown`
+of a local calibration, in `Group.slowdown`). Here the speed of each follows what the others do,
+from one event to the next; between none and all of them busy it changes in proportion. Losses are
+not simulated here.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from argosy.simulator import driver
+from argosy.simulator.engine import next_event_s, set_speed
+from argosy.simulator.engine.heap import reschedule
+from argosy.simulator.engine.kernels import kernel
+from argosy.simulator.engine.state import DUE, STEPPING, State
+from argosy.simulator.scenario import Scenario, slowed
+from argosy.simulator.serving import Ran, Run
+from argosy.simulator.traces.window import Trace, Window, part
+
+_AFTER_S = 1e-9  # after an event, when what it starts has started
+
+
+class SharedRan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a simulation leaves, and every single result."""
+
+    ran: Ran
+    results: NDArray[np.void]  # outcomes.RESULT, in the order in which they ended
+
+
+def shares_a_machine(scenario: Scenario) -> bool:
+    """Whether replicas of this fleet slow each other down."""
+    return any(group.slowdown > 1.0 and group.replicas > 1 for group in scenario.groups)
+
+
+def simulate_shared(scenario: Scenario, trace: Trace, *, seed: int = 0) -> SharedRan:
+    """Replay `trace`. For small fleets: each event of a replica goes through Python."""
+    run = Run(scenario, trace, seed=seed)
+    machine = _Machine(run)
+    results: list[NDArray[np.void]] = []
+    for window in trace.windows():
+        for one in _rows(window):
+            machine.run_until(float(one.arrival_s[0]))
+            results.append(_ended(run))
+            run.feed(one)
+            machine.share()
+    while run.sim.book.marks[0]["alive"]:
+        machine.run_until(run.sim.book.marks[0]["now_s"] + driver.SWEEP_S)
+    results.append(_ended(run))
+    return SharedRan(ran=run.finish(), results=np.concatenate(results))
+
+
+def _rows(window: Window) -> Iterator[Window]:
+    for row in range(window.rows):
+        yield part(window, row, row + 1)
+
+
+def _ended(run: Run) -> NDArray[np.void]:
+    """Results that have come since the last window was fed, which reads them."""
+    book = run.sim.book
+    return book.results[: int(book.marks[0]["ended"])].copy()
+
+
+class _Machine:
+    """All replicas, on one machine."""
+
+    def __init__(self, run: Run) -> None:
+        self._sim = run.sim
+        groups = run.scenario.groups
+        of = self._sim.engine.replicas["group"]
+        self._most = np.array([group.slowdown for group in groups])[of]
+        self._slowness = np.ones(of.size)
+
+    def run_until(self, until_s: float) -> None:
+        """All that happens up to then, each event at the speeds that hold until it."""
+        while True:
+            at_s = next_event_s(self._sim.engine) + _AFTER_S
+            driver.run_until(self._sim, min(at_s, until_s))
+            self.share()
+            if at_s >= until_s:
+                return
+
+    def share(self) -> None:
+        """Speeds as they are from now on."""
+        rows = self._sim.engine.replicas
+        if rows.size == 1:
+            return
+        is_busy = (rows["phase"] == STEPPING) | (rows["phase"] == DUE)
+        others = (is_busy.sum() - is_busy) / (rows.size - 1)
+        wanted = 1.0 + (self._most - 1.0) * others
+        now_s = float(self._sim.book.marks[0]["now_s"])
+        for replica in np.flatnonzero(wanted != self._slowness):
+            _slow_down(self._sim.engine, replica, wanted[replica], now_s)
+        self._slowness = wanted
+
+
+@kernel
+def _slow_down(state: State, replica: int, slowness: float, at_s: float) -> None:
+    """It takes `slowness` times as long from now on; so does the rest of a step in flight.
+
+    Of several decodes in flight, the one under way still ends as it began.
+    """
+    it = state.replicas[replica]
+    before = it.slowness
+    set_speed(state, replica, 1.0 / slowness, at_s)
+    if it.phase == STEPPING and it.steps == 1 and it.chunk_tokens > 0 and it.end_s > at_s:
+        it.end_s = at_s + (it.end_s - at_s) * slowness / before
+        it.step_s = it.end_s - it.start_s
+        reschedule(state, replica)
+
+
+def as_if_always_shared(scenario: Scenario) -> Scenario:
+    """The same fleet with every replica as slow as it is while all others work."""
+    groups = tuple(
+        msgspec.structs.replace(
+            group,
+            slowdown=1.0,
+            perf=msgspec.structs.replace(
+                group.perf, step_time=slowed(group.perf.step_time, group.slowdown)
+            ),
+        )
+        for group in scenario.groups
+    )
+    return msgspec.structs.replace(scenario, groups=groups)
