@@ -24,7 +24,7 @@ class ReplicaGroup(msgspec.Struct, frozen=True, kw_only=True):
     step_time: StepTime
     kv_tokens: int  # capacity, for prompts and what is generated
     settings: EngineSettings = EngineSettings()
-    watermark: float = 0.01  # share of KV blocks that an admission leaves free (vLLM's)
+    watermark: float = 0.0  # share of KV blocks that an admission leaves free; vLLM leaves none
 
 
 class EngineRefusedError(ValueError):

@@ -1,0 +1,1 @@
+"""Recorded runs of a real engine, replayed through the simulator: `python -m bench.replays`."""
