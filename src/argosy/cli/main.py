@@ -2,8 +2,8 @@
 
 import typer
 
-from argosy.cli.catalogue import catalogue
 from argosy.cli.calibrate import calibrate
+from argosy.cli.catalogue import catalogue
 from argosy.cli.chat import chat
 from argosy.cli.check import check
 from argosy.cli.explain import explain

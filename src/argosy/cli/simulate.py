@@ -4,19 +4,19 @@ Owns the options and the order: the fleet file, its groups of replicas, the trac
 is printed is made in `simulate_pages.py`, what is drawn in `simulate_plot.py`.
 """
 
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 import typer
 
 from argosy.cli.files import read_fleet
 from argosy.cli.running import refuse
+from argosy.cli.state import now_s
 
 if TYPE_CHECKING:
     from argosy.cli.simulating import Answer, Question
-
-_DEFAULT_S = 3600.0
 
 
 def simulate(
@@ -36,6 +36,9 @@ def simulate(
     origin: Annotated[
         str | None, typer.Option(help="Where they come from, cloud/region, where it does not say.")
     ] = None,
+    sort: Annotated[
+        bool, typer.Option("--sort", help="The trace is in no order: sort it, in memory.")
+    ] = False,
     scale: Annotated[float, typer.Option(help="Times as many users.")] = 1.0,
     lose: Annotated[
         list[str] | None,
@@ -60,6 +63,13 @@ def simulate(
         str | None,
         typer.Option(metavar="scale=1,2,5,...", help="One row for each; a table of answers."),
     ] = None,
+    mode: Annotated[
+        Literal["exact", "fluid"],
+        typer.Option(
+            help="exact: every request. fluid: for 10^9 and more, rates between loads that are "
+            "measured exactly on a part of the fleet (docs/FLUID.md says how near it comes)."
+        ),
+    ] = "exact",
     interval: Annotated[
         bool, typer.Option(help="Run the 80 % interval of the step times as well.")
     ] = True,
@@ -95,19 +105,40 @@ def simulate(
         from_hour=from_hour,
         policy=policy,
         seed=seed,
+        is_sorted=not sort,
+        is_fluid=mode == "fluid",
     )
     try:
+        if plot is not None:
+            _check_plot(plot)
+        if sweep is not None:
+            simulating.check_sweep(asked, has_plot=plot is not None)
         question = simulating.question_of(fleet, asked)
         if sweep is not None:
-            rows = simulating.sweep(question, simulating.scales_of(sweep))
+            scales = simulating.scales_of(sweep)
+            rows = simulating.sweep(question, scales)
             _say_json(rows) if as_json else simulate_pages.print_sweep(question, rows)
             return
         answer = simulating.answer(question, with_interval=interval)
     except simulating.REFUSALS as error:
-        refuse(str(error))
-    _say_json(answer) if as_json else simulate_pages.print_answer(answer)
-    if plot is not None:
+        refuse(str(error).replace("sort=True", "--sort"))
+    if plot is not None:  # before a pipe may be closed
         _draw(question, answer, plot)
+    _say_json(answer) if as_json else simulate_pages.print_answer(answer, today=_today())
+
+
+def _today() -> date:
+    return datetime.fromtimestamp(now_s(), UTC).date()
+
+
+def _check_plot(path: Path) -> None:
+    """Before the runs, not after them."""
+    from argosy.cli import simulate_plot
+
+    try:
+        simulate_plot.check(path)
+    except ValueError as error:
+        refuse(str(error))
 
 
 def _draw(question: "Question", answer: "Answer", path: Path) -> None:
@@ -115,8 +146,8 @@ def _draw(question: "Question", answer: "Answer", path: Path) -> None:
 
     try:
         simulate_plot.draw(question, answer, path)
-    except (ValueError, OSError) as error:
-        refuse(str(error))
+    except OSError as error:
+        refuse(f"--plot {path} cannot be written: {error.strerror}")
     typer.echo(f"drawn: {path}", err=True)
 
 

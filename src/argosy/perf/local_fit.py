@@ -20,6 +20,7 @@ from argosy.perf.local import Residuals
 from argosy.perf.step_time import StepTime
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 _PROMPT_KNOTS = (48.0, 128.0, 1024.0)  # tokens of a step that reads
 _ROUNDS = 10  # of reweighting
 _ERROR_MIN = 0.01  # relative: what is nearer counts no more than this
@@ -90,7 +91,7 @@ def _least_absolute(design: Array, seconds: Array) -> Array:
 def _knots(samples: Sequence[StepSample]) -> Array:
     decoding = sorted({one.tokens for one in samples if one.contexts > 0 and one.pairs == 0})
     reading = sorted({one.tokens for one in samples if one.pairs > 0})
-    if not decoding or len(reading) < 2:  # noqa: PLR2004  a line has two points
+    if not decoding or len(reading) < 2:
         raise TooFewSamplesError(
             f"{len(decoding)} sizes of decoding steps and {len(reading)} of reading ones were "
             "measured; a fit takes one of the first and two of the second"
@@ -143,7 +144,7 @@ def _interval(table: Array, predicted_s: Array) -> Interval:
 
 
 def non_negative_least_squares(matrix: Array, wanted: Array) -> Array:
-    """x >= 0 of the least |matrix x - wanted| (Lawson and Hanson 1974, chapter 23)."""
+    """X >= 0 of the least |matrix x - wanted| (Lawson and Hanson 1974, chapter 23)."""
     scale = np.linalg.norm(matrix, axis=0)
     scale[scale == 0.0] = 1.0
     matrix = matrix / scale
@@ -160,7 +161,7 @@ def non_negative_least_squares(matrix: Array, wanted: Array) -> Array:
     return found / scale
 
 
-def _free_of_negatives(matrix: Array, wanted: Array, found: Array, is_free: Array) -> Array:
+def _free_of_negatives(matrix: Array, wanted: Array, found: Array, is_free: Mask) -> Array:
     """The least squares over the free columns; those that it makes negative are held at 0."""
     while True:
         trial = np.zeros_like(found)
@@ -170,4 +171,4 @@ def _free_of_negatives(matrix: Array, wanted: Array, found: Array, is_free: Arra
             return trial
         step = float((found[negative] / (found[negative] - trial[negative])).min())
         found = found + step * (trial - found)
-        is_free &= found > 1e-14  # noqa: PLR2004  what the step has brought to 0
+        is_free &= found > 1e-14

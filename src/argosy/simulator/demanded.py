@@ -5,7 +5,7 @@ from argosy.fleet.demand import HOURS, Demand, Lengths
 from argosy.simulator.traces.arrivals import Diurnal, Rate
 from argosy.simulator.traces.demand import Chats, Stream, demand
 from argosy.simulator.traces.lengths import Lognormal, Lognormals
-from argosy.simulator.traces.window import Trace
+from argosy.simulator.traces.window import Trace, TraceError
 
 BLOCK_TOKENS = 128  # of prompts that share beginnings: a system prompt is a few of them
 _PAUSE_S = 60.0  # between two turns of a chat, on average
@@ -17,8 +17,11 @@ def trace_of_demand(
     """`scale` times the demand; second 0 is `from_hour` in UTC.
 
     More users of one application share its system prompt, so the rates grow, not the number of
-    applications. Raises TraceError where the fleet has no demand.
+    applications. Raises TraceError where the fleet has no demand, or asks for more tokens than its
+    models' context holds.
     """
+    for place, one in enumerate(fleet.demand):
+        _check_lengths(fleet, one, f"demand[{place}]")
     streams = [_stream(fleet, one, from_hour, scale) for one in fleet.demand]
     shares = any(stream.chats is not None for stream in streams)
     return demand(
@@ -72,6 +75,22 @@ def _stream(fleet: Fleet, asked: Demand, from_hour: int, scale: float) -> Stream
 def tenant_of_tier(fleet: Fleet, tier: str) -> str:
     """The first tenant of that tier; where there is none, one that is named like the tier."""
     return next((tenant.name for tenant in fleet.tenants if tenant.tier == tier), tier)
+
+
+def _check_lengths(fleet: Fleet, asked: Demand, path: str) -> None:
+    """Tails are cut; what would cut one request of 20 is a mistake, not a tail."""
+    context_tokens = _context_tokens(fleet, asked.model)
+    for name, lengths, most in (
+        ("prompt_tokens", asked.prompt_tokens, context_tokens * 3 // 4),
+        ("output_tokens", asked.output_tokens, context_tokens // 4),
+    ):
+        longest = max(lengths.mean, lengths.p95 or 0.0)
+        if longest > most:
+            raise TraceError(
+                f"{path}.{name} of {longest:g} tokens do not fit model {asked.model}: of its "
+                f"{context_tokens:,} tokens of context a prompt has three quarters, an answer one, "
+                f"{most:,} tokens here. Ask for fewer, or write engine.context_tokens of more."
+            )
 
 
 def _context_tokens(fleet: Fleet, model: str) -> int:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from argosy.policies import breaker
 from argosy.policies.admission.bounds import ANSWER_TOKENS_PREDICTED, cost_predicted_tokens
 from argosy.simulator.engine import State, kill, pop_event, revive, submit_hashed
 from argosy.simulator.engine.events import ACCEPTED, NOTHING, REPLICA_DEAD
@@ -39,7 +40,7 @@ from argosy.simulator.gateway.gateway import (
     sweep,
     table_changed,
 )
-from argosy.simulator.gateway.standing import replica_joins, replica_leaves
+from argosy.simulator.gateway.standing import replica_is_suspect, replica_joins, replica_leaves
 from argosy.simulator.gateway.state import Gateway
 from argosy.simulator.handle import Handle, field
 from argosy.simulator.outcomes import DONE, LOST, RESULT, SHED, TOO_LONG, UNSERVED
@@ -48,9 +49,19 @@ from argosy.simulator.outcomes import EXPIRED as WAITED_TOO_LONG
 SWEEP_S = 0.25  # as the live gateway's
 BYTES_PER_TOKEN = 4  # of English: the gateway has no tokenizer
 ATTEMPTS_MAX = 5  # replicas that one request is sent to
+REFUSALS_MAX = breaker.FAILURES_TO_OPEN  # connections refused, and a replica is left alone
 _NOBODY = -1
 
-compiled = partial(compiled_of, digest=digest_of(("simulator", "policies", "fleet/share.py")))
+_TEXTS = (  # what is in the machine code of this file
+    "fleet/share.py",
+    "policies",
+    "simulator/driver.py",
+    "simulator/engine",
+    "simulator/gateway",
+    "simulator/handle.py",
+    "simulator/outcomes.py",
+)
+compiled = partial(compiled_of, digest=digest_of(_TEXTS))
 shared(cost_predicted_tokens)
 
 ALIVE = np.dtype(
@@ -115,6 +126,7 @@ class Book(Handle):
     samples: Rows = field(SAMPLE, 2)  # [SAMPLES_MAX, group]
     # [origin, group]: round trip, and what a request costs before its first step
     trip_s: Numbers = field(np.float64, 2)
+    refusals: Numbers = field(np.int64)  # [replica]: of connections, since it joined
     context_tokens: Numbers = field(np.int64)  # [model]: of prompt and answer, at most
 
 
@@ -153,12 +165,12 @@ def feed(sim: Sim, columns: Columns, begin: int, end: int) -> None:
             continue
         sent_bytes = alive.prompt_tokens * BYTES_PER_TOKEN
         ask = Ask(
-            np.int64(columns.model[row]),
-            np.int64(columns.tenant[row]),
-            np.int64(columns.tier[row]),
-            np.int64(cost_predicted_tokens(sent_bytes, ANSWER_TOKENS_PREDICTED)),
+            int(columns.model[row]),
+            int(columns.tenant[row]),
+            int(columns.tier[row]),
+            int(cost_predicted_tokens(sent_bytes, ANSWER_TOKENS_PREDICTED)),
             sent_bytes,
-            np.int64(columns.session[row]),
+            int(columns.session[row]),
             alive.hash_from,
             alive.hash_until,
         )
@@ -271,6 +283,9 @@ def _send(sim: Sim, slot: int, replica: int, at_s: float) -> None:
     if code == ACCEPTED:
         return
     if code == REPLICA_DEAD and alive.attempts < ATTEMPTS_MAX:  # the connection is refused
+        sim.book.refusals[replica] += 1
+        if sim.book.refusals[replica] == REFUSALS_MAX:
+            replica_is_suspect(sim.gateway, replica, True)
         let_go(sim.gateway, slot)
         again(sim.gateway, slot, at_s)
         _copy_events(sim)
@@ -374,6 +389,7 @@ def replicas_join(sim: Sim, replicas: Numbers, at_s: float) -> None:
     for replica in replicas:
         it = sim.engine.replicas[replica]
         revive(sim.engine, replica)
+        sim.book.refusals[replica] = 0
         cached = it.blocks * it.block_tokens * BYTES_PER_TOKEN if it.entry_blocks > 0 else 1
         replica_joins(sim.gateway, replica, cached, at_s)
     table_changed(sim.gateway, at_s)

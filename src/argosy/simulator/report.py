@@ -1,8 +1,9 @@
 """What a simulation says, as plain data: by model and tier, by group of replicas, and over time.
 
-Costs are those of all replicas for the whole time, busy or not. Energy is the chips' (idle power
-for the whole time, and what work adds to it) times the region's PUE; None where a chip's power or
-a region's carbon is not known, and the sums then cover the others alone.
+Costs are those of all replicas, busy or not, while requests arrive, and of those that still answer
+after the last one. Energy is the chips' (idle power for that time, and what work adds to it) times
+the region's PUE. Both are None where a price, a chip's power or a region's carbon is not known; the
+sums, and what they are divided by, then cover the others alone.
 """
 
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from argosy.fleet.catalogue import Offer
 from argosy.fleet.demand import Slo
 from argosy.policies.admission.work import TIERS
 from argosy.simulator.binding import Bound, first_bounds
@@ -20,6 +22,7 @@ from argosy.simulator.serving import Ran
 from argosy.simulator.tally import share_within
 
 _J_PER_KWH = 3.6e6
+_SECONDS_MIN = 1e-9  # of a trace whose requests all come at second 0
 TIMES = 96  # points of the report over time, at most
 
 
@@ -75,7 +78,7 @@ class GroupReport(msgspec.Struct, frozen=True, kw_only=True):
     region: str
     rung: str
     is_uncalibrated: bool
-    busy_share: float  # of the time in which at least one step ran
+    busy_share: float  # of the time in which requests arrived: in steps
     running_mean: float  # requests together on a replica while it was busy
     kv_used_share_max: float  # of all the group's KV cache, at a sample
     requests: int
@@ -83,8 +86,10 @@ class GroupReport(msgspec.Struct, frozen=True, kw_only=True):
     tokens_out: int
     spared_share: float  # of prompt tokens, by prefix caches
     preemptions: int
+    paid_s: float  # of all its replicas together
     cost_usd: float | None
     price_source: str
+    price_offer: Offer | None  # of a list; None: the fleet file's price, or none
     energy_kwh: float | None
     co2_kg: float | None
     load: tuple[LoadReport, ...]
@@ -108,6 +113,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     trace: str
     policy: str
     losses: tuple[str, ...]
+    losses_too_late: tuple[str, ...]  # of these: after the last answer
     seconds: float  # of arrivals
     requests: int
     refused: int  # that had any outcome but done
@@ -129,7 +135,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 def report_of(ran: Ran, *, trace: str) -> Report:
     """The report of one simulation."""
     tally, scenario = ran.tally, ran.scenario
-    seconds = max(ran.fed_s, 1e-9)
+    seconds = max(ran.fed_s, _SECONDS_MIN)
     groups = tuple(_group(ran, place) for place in range(len(scenario.groups)))
     models = tuple(_model(ran, place, seconds) for place in range(len(scenario.models)))
     all_, met = int(tally.outcomes.sum()), int(tally.met.sum())
@@ -141,6 +147,7 @@ def report_of(ran: Ran, *, trace: str) -> Report:
         trace=trace,
         policy=scenario.fleet.gateway.routing,
         losses=tuple(loss.text for loss in scenario.losses),
+        losses_too_late=tuple(loss.text for loss in scenario.losses if loss.at_s > ran.end_s),
         seconds=ran.fed_s,
         requests=all_,
         refused=all_ - int(tally.outcomes[:, :, DONE].sum()),
@@ -152,9 +159,13 @@ def report_of(ran: Ran, *, trace: str) -> Report:
         over_time=tuple(_over_time(ran)),
         bounds=first_bounds(ran),
         cost_usd=cost_usd,
-        usd_per_mtok_out=_ratio(cost_usd, tokens_out, 1e6),
+        usd_per_mtok_out=_per_token(
+            tokens_out, ((group.cost_usd, group.tokens_out) for group in groups), 1e6
+        ),
         energy_kwh=energy_kwh,
-        j_per_token_out=_ratio(energy_kwh, tokens_out, _J_PER_KWH),
+        j_per_token_out=_per_token(
+            tokens_out, ((group.energy_kwh, group.tokens_out) for group in groups), _J_PER_KWH
+        ),
         co2_kg=_sum(group.co2_kg for group in groups),
         unknown=tuple(_unknown(groups)),
     )
@@ -165,8 +176,16 @@ def _sum(values: Iterable[float | None]) -> float | None:
     return sum(known) if known else None
 
 
-def _ratio(total: float | None, count: int, scale: float) -> float | None:
-    return None if total is None or not count else total * scale / count
+def _per_token(
+    tokens_out: int, parts: Iterable[tuple[float | None, int]], scale: float
+) -> float | None:
+    """What is known of the groups, by the share of `tokens_out` that was written by these."""
+    rows = list(parts)
+    known = [(value, tokens) for value, tokens in rows if value is not None]
+    of_known, of_all = sum(tokens for _, tokens in known), sum(tokens for _, tokens in rows)
+    if not of_known or not tokens_out:
+        return None
+    return sum(value for value, _ in known) * scale / (tokens_out * of_known / of_all)
 
 
 def _tiers(ran: Ran) -> Iterable[TierReport]:
@@ -236,10 +255,11 @@ def _keeps(ran: Ran, model: int, ttft: NDArray[np.int64], itl: NDArray[np.int64]
 
 def _group(ran: Ran, place: int) -> GroupReport:
     group, did = ran.scenario.groups[place], ran.accounts[place]
-    replica_s = group.replicas * max(ran.end_s, 1e-9)
-    hours = group.replicas * ran.fed_s / 3600
+    arriving_s = group.replicas * max(ran.fed_s, _SECONDS_MIN)
+    busy_s = did.busy_s if ran.busy_s_arriving is None else ran.busy_s_arriving[place]
+    paid_s = arriving_s + did.busy_s - busy_s
     price = group.price_usd_per_hour
-    energy_kwh = _energy_kwh(group, busy_s=did.busy_s, all_s=replica_s)
+    energy_kwh = _energy_kwh(group, busy_s=did.busy_s, all_s=paid_s)
     carbon = group.carbon_g_per_kwh
     read = did.tokens_prefilled + did.tokens_spared
     samples = ran.samples[:, place] if len(ran.samples) else None
@@ -252,7 +272,7 @@ def _group(ran: Ran, place: int) -> GroupReport:
         region=group.region,
         rung=group.perf.rung,
         is_uncalibrated=group.perf.uncalibrated,
-        busy_share=did.busy_s / replica_s,
+        busy_share=min(1.0, busy_s / arriving_s),
         running_mean=did.batch_s / max(did.busy_s, 1e-9),
         kv_used_share_max=0.0 if samples is None else float(samples["blocks_used"].max()) / blocks,
         requests=did.finished,
@@ -260,8 +280,10 @@ def _group(ran: Ran, place: int) -> GroupReport:
         tokens_out=did.tokens_out,
         spared_share=did.tokens_spared / max(1, read),
         preemptions=did.preemptions,
-        cost_usd=None if price is None else price * hours,
+        paid_s=paid_s,
+        cost_usd=None if price is None else price * paid_s / 3600,
         price_source=group.price_source,
+        price_offer=group.price_offer,
         energy_kwh=energy_kwh,
         co2_kg=None if energy_kwh is None or carbon is None else energy_kwh * carbon / 1000,
         load=tuple(_load(ran, place, blocks)),
@@ -304,19 +326,29 @@ def _unknown(groups: Iterable[GroupReport]) -> Iterable[str]:
 
 def _over_time(ran: Ran) -> Iterable[TimeReport]:
     tally = ran.tally
-    buckets = int(ran.fed_s / tally.bucket_s) + 1
-    together = max(1, -(-buckets // TIMES))
-    width_s = tally.bucket_s * together
+    stretches = list(_stretches(ran.fed_s, tally.bucket_s))
     for model, name in enumerate(ran.scenario.models):
-        for first in range(0, buckets, together):
-            part = slice(first, first + together)
+        for part, width_s in stretches:
             arrived = int(tally.over_time["arrived"][part, model].sum())
             met = int(tally.over_time["met"][part, model].sum())
             yield TimeReport(
-                at_s=first * tally.bucket_s,
+                at_s=part.start * tally.bucket_s,
                 model=name,
                 requests_per_s=arrived / width_s,
                 tokens_out_per_s=int(tally.over_time["tokens_out"][part, model].sum()) / width_s,
                 slo_met_share=met / arrived if arrived else None,
                 ttft_s_p95=tally.ttft_s_in(model, part, 0.95),
             )
+
+
+def _stretches(fed_s: float, bucket_s: float) -> Iterable[tuple[slice, float]]:
+    """Buckets that are one point, and their seconds; a last one of less than half joins it."""
+    buckets = int(fed_s / bucket_s) + 1
+    together = max(1, -(-buckets // TIMES))
+    width_s = together * bucket_s
+    count = max(1, round(fed_s / width_s))
+    for number in range(count):
+        first, is_last = number * together, number == count - 1
+        until = buckets if is_last else first + together
+        seconds = fed_s - first * bucket_s if is_last else width_s
+        yield slice(first, until), max(seconds, 0.5 * bucket_s)

@@ -5,6 +5,7 @@ driver needs, and the refusals that can be told before a request is simulated: a
 not fit, a promise that no replica can keep.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -12,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from argosy.fleet.architectures import architecture
-from argosy.fleet.catalogue import NotInCatalogue, chip, offers, region
+from argosy.fleet.catalogue import NotInCatalogue, Offer, chip, offers, region
 from argosy.fleet.config import (
     BatchingEngine,
     Deployment,
@@ -61,6 +62,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     price_source: str
     carbon_g_per_kwh: float | None
     pue: float
+    price_offer: Offer | None = None  # whose list price it is; None: the fleet file's, or none
     slowdown: float = 1.0  # of a step while all other replicas of its machine work; see `local.py`
 
     def domain(self, kind: str) -> str:
@@ -150,7 +152,7 @@ def _group(
     found = replica(architecture(name), chip(pool.chip), deployment.layout, settings, calibration)
     if isinstance(found, DoesNotFit):
         raise ScenarioError(f"{deployment.name}: {found.message}")
-    price, source = _price(pool)
+    price, source, offer = _price(pool)
     carbon, pue = _electricity(pool.region)
     return Group(
         name=deployment.name,
@@ -167,6 +169,7 @@ def _group(
         start_s=START_S_ASSUMED if pool.start_s is None else pool.start_s,
         price_usd_per_hour=None if price is None else price * found.chips,
         price_source=source,
+        price_offer=offer,
         carbon_g_per_kwh=carbon,
         pue=pue,
     )
@@ -179,9 +182,7 @@ def _on_this_machine(fleet: Fleet) -> Iterable[Deployment]:
             yield one
 
 
-def _local_group(
-    deployment: Deployment, models: Sequence[str], local: LocalCalibrations
-) -> Group:
+def _local_group(deployment: Deployment, models: Sequence[str], local: LocalCalibrations) -> Group:
     """Of replicas of this machine: as they were measured, or as the fleet file says."""
     engine, slowdown = deployment.engine, 1.0
     if isinstance(engine, SimulatedEngine):
@@ -226,6 +227,12 @@ def _local_group(
 def _settings(deployment: Deployment) -> EngineSettings:
     engine = deployment.engine
     assert isinstance(engine, BatchingEngine)
+    if engine.prefill_tokens_max < engine.requests_max:
+        raise ScenarioError(
+            f"{deployment.name}: engine.prefill_tokens_max = {engine.prefill_tokens_max} is below "
+            f"engine.requests_max = {engine.requests_max}, so that one step could not decode all "
+            "its requests. Write one that is as large, or fewer requests."
+        )
     return EngineSettings(
         name=str(engine.__struct_config__.tag),  # type: ignore[arg-type]  # a tag is such a name
         requests_max=engine.requests_max,
@@ -235,16 +242,17 @@ def _settings(deployment: Deployment) -> EngineSettings:
     )
 
 
-def _price(pool: Pool) -> tuple[float | None, str]:
+def _price(pool: Pool) -> tuple[float | None, str, Offer | None]:
     """USD per chip and hour, and where it is from: the file, or the cheapest list price."""
     if pool.price_usd_per_chip_hour is not None:
-        return pool.price_usd_per_chip_hour, "fleet file"
+        return pool.price_usd_per_chip_hour, "fleet file", None
     # A price of another region or cloud is not this pool's.
     listed = [one for one in offers(pool.chip, pool.region) if one.term == "on_demand"]
     if not listed:
-        return None, "no list price is known"
+        return None, "no list price is known", None
     best = min(listed, key=lambda one: (one.price_usd_per_chip_hour, one.region))
-    return best.price_usd_per_chip_hour, f"{best.node}, {best.region}, {best.price_date}"
+    source = f"{best.node}, {best.region}, {best.price_date or 'of no known date'}"
+    return best.price_usd_per_chip_hour, source, best
 
 
 def _electricity(name: str) -> tuple[float | None, float]:
@@ -271,7 +279,7 @@ def loss_of(text: str, scenario: Scenario) -> Loss:
         )
     begin, _, end = when.partition("-")
     try:
-        at_s, until_s = float(begin or 0.0), float(end) if end else None
+        at_s, until_s = _second(begin or "0"), _second(end) if end else None
     except ValueError:
         raise ScenarioError(
             f'--lose "{text}": "{when}" is no time. Write seconds: @600 or @600-1200'
@@ -279,6 +287,26 @@ def loss_of(text: str, scenario: Scenario) -> Loss:
     if at_s < 0 or (until_s is not None and until_s <= at_s):
         raise ScenarioError(f'--lose "{text}": it must end after it began, at 0 s or later.')
     return Loss(kind=kind, name=name, at_s=at_s, until_s=until_s)  # type: ignore[arg-type]
+
+
+def _second(text: str) -> float:
+    """Raises ValueError; of inf and nan as well."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def round_trips_assumed(scenario: Scenario, origins: Iterable[str]) -> tuple[str, ...]:
+    """Pairs of an origin and a region of the fleet between which no link is given."""
+    linked = {frozenset(link.between) for link in scenario.fleet.links}
+    regions = sorted({group.region for group in scenario.groups})
+    return tuple(
+        f"{origin} - {place}"
+        for origin in sorted(set(origins))
+        for place in regions
+        if origin not in (place, "unnamed") and frozenset((origin, place)) not in linked
+    )
 
 
 def with_step_times(scenario: Scenario, step_time: StepTime) -> Scenario:
@@ -318,8 +346,8 @@ def refuse_impossible(
         if best_s > promised:
             return (
                 f"model {model}: {field} = {promised:g} s cannot be met by any of its replicas, "
-                f"even with one request alone. Nearest: {nearest} with {best_s:.3g} s. Promise "
-                "more seconds, or deploy faster replicas."
+                f"even with one request alone, of {prompt_tokens:,.0f} prompt tokens. Nearest: "
+                f"{nearest} with {best_s:.3g} s. Promise more seconds, or deploy faster replicas."
             )
     return None
 

@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 
 from argosy.simulator import driver
 from argosy.simulator.driver import ALIVE, LOST_REQUEST, MARKS, SAMPLE, SAMPLES_MAX, TODO, Columns
-from argosy.simulator.engine import Account, ReplicaGroup, account, build, itl_counts, use_hashes
+from argosy.simulator.engine import (
+    Account,
+    EngineRefusedError,
+    ReplicaGroup,
+    State,
+    account,
+    build,
+    itl_counts,
+    use_hashes,
+)
+from argosy.simulator.engine.state import STEPPING
 from argosy.simulator.gateway.state import Gateway, Limits, SimulatedReplica, gateway_of, rules_of
 from argosy.simulator.outcomes import RESULT
 from argosy.simulator.scenario import Group, Scenario, ScenarioError, slowed
@@ -43,6 +53,8 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
     end_s: float  # virtual, of the last answer
     fed_s: float  # of the last arrival
     requests: int
+    busy_s_arriving: tuple[float, ...] | None = None  # by group, up to the last arrival
+    origins: tuple[str, ...] = ()  # of the trace
 
 
 class _Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +84,20 @@ def simulate(
     return run.finish()
 
 
+def is_compiled(*, with_losses: bool = False) -> bool:
+    """Whether the driver's machine code is kept on this disk; else a minute passes before it is."""
+    functions = [driver.feed, driver.drain, driver.replicas_join]
+    if with_losses:
+        functions += [driver.replicas_die, driver.deaths_are_noticed]
+    for function in functions:
+        cache = getattr(function, "_cache", None)  # none where numba is told to compile nothing
+        file = getattr(cache, "_cache_file", None)
+        # numba forgets what is kept of another text, of another numba or of another Python
+        if file is not None and not file._load_index():
+            return False
+    return True
+
+
 class Run:
     """One simulation under way: `simulate` by hand, for who wants to look inside."""
 
@@ -80,6 +106,7 @@ class Run:
     ) -> None:
         self.scenario = scenario
         self.requests, self.fed_s = 0, 0.0
+        self._origins = trace.origins
         self._maps = _maps(scenario, trace)
         self.tally = Tally(_slos_s(scenario))
         self.sim = _sim(scenario, trace, case=case, seed=seed)
@@ -127,6 +154,7 @@ class Run:
     def finish(self) -> Ran:
         """Let all that is under way end."""
         marks = self.sim.book.marks[0]
+        busy_s = self._busy_s()
         while self._changes and marks["alive"]:
             driver.drain(self.sim, self._changes[0].at_s)
             if marks["alive"]:
@@ -146,7 +174,17 @@ class Run:
             end_s=float(marks["now_s"]),
             fed_s=self.fed_s,
             requests=self.requests,
+            busy_s_arriving=busy_s,
+            origins=self._origins,
         )
+
+    def _busy_s(self) -> tuple[float, ...]:
+        """Of each group until now, with what has passed of the steps in flight."""
+        rows = self.sim.engine.replicas
+        begun_s = self.sim.book.marks[0]["now_s"] - rows["start_s"]
+        busy_s = rows["busy_s"] + np.where(rows["phase"] == STEPPING, begun_s, 0.0)
+        groups = len(self.scenario.groups)
+        return tuple(np.bincount(self._group_of, busy_s, minlength=groups).tolist())
 
     def _columns(self, window: Window) -> Columns:
         models, tenants, origins = self._maps
@@ -257,22 +295,30 @@ def _sim(scenario: Scenario, trace: Trace, *, case: Case, seed: int) -> driver.S
     waiting = len(scenario.models) * 2 * scenario.fleet.gateway.waiting_max
     # Pages that are never touched cost nothing, so room for all that could be is no waste.
     room = slots + waiting + _SLOTS_SPARE + 2 * 65_536
-    engine = build(
-        [
-            ReplicaGroup(
-                count=group.replicas,
-                step_time=slowed(group.perf.step_time, _slowness(group, case)),
-                kv_tokens=group.perf.kv_tokens,
-                settings=group.engine,
-            )
-            for group in groups
-        ],
-        requests_max_alive=room,
-        hash_tokens=trace.block_tokens or 0,
-        hashes=_NO_HASHES,
-    )
+    engine = _engine(groups, trace, case=case, room=room)
     gateway = _gateway(scenario, trace, room=room, seed=seed)
     return driver.Sim(engine, gateway, _book(scenario, trace, room))
+
+
+def _engine(groups: Sequence[Group], trace: Trace, *, case: Case, room: int) -> State:
+    try:
+        return build(
+            [
+                ReplicaGroup(
+                    count=group.replicas,
+                    step_time=slowed(group.perf.step_time, _slowness(group, case)),
+                    kv_tokens=group.perf.kv_tokens,
+                    settings=group.engine,
+                )
+                for group in groups
+            ],
+            requests_max_alive=room,
+            hash_tokens=trace.block_tokens or 0,
+            hashes=_NO_HASHES,
+        )
+    except EngineRefusedError as error:
+        names = ", ".join(f"{place} is {group.name}" for place, group in enumerate(groups))
+        raise ScenarioError(f"{error} ({names})") from error
 
 
 def _slowness(group: Group, case: Case) -> float:
@@ -324,6 +370,7 @@ def _book(scenario: Scenario, trace: Trace, room: int) -> driver.Book:
         killed=np.zeros((room, 2), np.int64),
         samples=np.zeros((SAMPLES_MAX, len(scenario.groups)), SAMPLE),
         trip_s=np.array(trips),
+        refusals=np.zeros(sum(group.replicas for group in scenario.groups), np.int64),
         context_tokens=np.array(
             [
                 max(group.context_tokens for group in scenario.groups if group.model == model)

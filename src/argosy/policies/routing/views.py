@@ -14,8 +14,8 @@ import msgspec
 class ReplicaView(msgspec.Struct, kw_only=True, gc=False):
     """One replica as the gateway sees it. Not frozen: the gateway updates it in place.
 
-    The rates are learned (`policies/rates.py`); their defaults are a usual replica's. All are finite and
-    not negative, `slots` is at least 1.
+    The rates are learned (`policies/rates.py`); their defaults are a usual replica's. All are
+    finite and not negative, `slots` is at least 1.
     """
 
     replica: str

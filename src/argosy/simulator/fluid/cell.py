@@ -1,8 +1,8 @@
 """A model's replicas as a cell: few enough to be simulated exactly, in the groups' proportions.
 
 Models share no replicas and no queue, so a cell has one model. Groups that are gone are left out.
-A cell of more replicas evens out better than one of fewer: `REPLICAS_MAX` is where a cell's waits
-differed little from its fleet's (docs/FLUID.md).
+Routing evens out better among more replicas, so a cell is as large as time permits while it has
+slots to choose from; once all are taken its size hardly matters, and a smaller one does.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from argosy.simulator.scenario import Scenario
 
 REPLICAS_MAX = 64
-_REPLICAS_MIN = 32  # of a cell of a larger fleet, unless its proportions need none
+CROWDED_MAX = 14  # replicas, where every slot is taken
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,9 +75,7 @@ def _shrunk(counts: Sequence[int], replicas_max: int) -> list[int]:
     def error(size: int) -> float:
         kept = sized(size)
         times = total / sum(kept)
-        return max(
-            abs(some * times / count - 1) for count, some in zip(counts, kept, strict=True)
-        )
+        return max(abs(some * times / count - 1) for count, some in zip(counts, kept, strict=True))
 
-    sizes = range(replicas_max, min(_REPLICAS_MIN, replicas_max) - 1, -1)
+    sizes = range(replicas_max, replicas_max * 2 // 3 - 1, -1)
     return sized(min(sizes, key=lambda size: (round(error(size), 3), -size)))

@@ -57,9 +57,7 @@ def step_s_of(seconds: float) -> float:
     return bucket_s / math.ceil(bucket_s / min(STEP_S_MAX, max(0.5, seconds / 600)))
 
 
-def flow_of_demand(
-    fleet: Fleet, *, until_s: float, from_hour: int = 0, scale: float = 1.0
-) -> Flow:
+def flow_of_demand(fleet: Fleet, *, until_s: float, from_hour: int = 0, scale: float = 1.0) -> Flow:
     """What `trace_of_demand` draws from, not drawn. TraceError where there is no demand."""
     if not fleet.demand:
         raise TraceError("no streams of demand; give at least one")
@@ -109,9 +107,7 @@ class _Seen:
     def add(self, window: Window) -> None:
         columns = (window.model, window.tier, window.tenant, window.origin)
         found, kind = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
-        numbers = [
-            self._kinds.setdefault(tuple(row.tolist()), len(self._kinds)) for row in found
-        ]
+        numbers = [self._kinds.setdefault(tuple(row.tolist()), len(self._kinds)) for row in found]
         kinds = np.array(numbers)[kind.reshape(-1)]
         self._last_s = float(window.arrival_s[-1])
         self._reach(self._last_s)

@@ -16,7 +16,14 @@ from argosy.policies.admission.work import TIERS
 from argosy.simulator import driver
 from argosy.simulator.engine import account, itl_counts
 from argosy.simulator.fluid.cell import Cell
-from argosy.simulator.fluid.surface import ACCOUNT_FIELDS, LOADS, Point, Surface, surface_of
+from argosy.simulator.fluid.surface import (
+    ACCOUNT_FIELDS,
+    LOADS,
+    Point,
+    Surface,
+    enlarged,
+    surface_of,
+)
 from argosy.simulator.outcomes import DONE
 from argosy.simulator.serving import Case, Run
 from argosy.simulator.tally import Tally
@@ -30,7 +37,7 @@ _SETTLE_S_MIN, _SETTLE_S_MAX = 12.0, 900.0
 _CHUNK_S_MIN, _CHUNK_S_MAX = 1.0, 20.0
 _MEASURE_S_MIN, _MEASURE_S_MAX = 15.0, 120.0  # beyond what the rows take
 _FILL_S_MAX = 900.0
-_CHAT_PAUSES = 2.0  # mean chats that pass until caches are as they will be
+_CHAT_ROWS_MAX = 100_000  # until caches are as they will be, if that is sooner than a mean chat
 _ONCE = 1e9  # s, one bucket of a tally's time
 
 Floats = NDArray[np.float64]
@@ -59,8 +66,20 @@ class Asked(NamedTuple):
         return max(((chat.turns_mean - 1.0) * chat.pause_s_mean for chat in chats), default=0.0)
 
 
+class Cells(NamedTuple):
+    """The same replicas as two cells: while slots are free, and when none is."""
+
+    free: Cell
+    crowded: Cell
+
+    @property
+    def times(self) -> Floats:
+        """By group, replicas of the free cell for one of the crowded."""
+        return np.array(self.crowded.group_times) / np.array(self.free.group_times)
+
+
 def measure(
-    cell: Cell,
+    cells: Cells,
     asked: Asked,
     *,
     requests_per_s_max: float,
@@ -68,30 +87,48 @@ def measure(
     seed: int = 0,
     told: Told | None = None,
 ) -> Surface:
-    """The cell's surface up to at least this rate (of a cell)."""
-    capacity = capacity_per_s(cell, asked, case=case, seed=seed)
+    """The free cell's surface up to at least this rate; beyond its slots, the crowded cell's."""
+    times = cells.crowded.times / cells.free.times
+    capacity = capacity_per_s(cells.crowded, asked, case=case, seed=seed)
     last = next(
-        (place for place, load in enumerate(LOADS) if load * capacity >= requests_per_s_max),
+        (place for place, load in enumerate(LOADS) if load * capacity * times > requests_per_s_max),
         len(LOADS) - 1,
     )
-    probe = _Probe(cell, asked, case=case, seed=seed)
+    probe = _Probe(cells.free, asked, case=case, seed=seed)
     points: list[Point] = []
+    is_crowded = False
     for place, load in enumerate(LOADS[: last + 1]):
         if told is not None:
-            told(f"{cell.scenario.models[0]}: {load:g} of its capacity ({place + 1}/{last + 1})")
-        points.append(probe.climb(load * capacity))
+            model = cells.free.scenario.models[0]
+            told(f"measuring {model}: {load:g} of what it can take ({place + 1} of {last + 1})")
+        if not is_crowded and points and points[-1].queued >= 1.0:
+            is_crowded = True
+            probe = _Probe(cells.crowded, asked, case=case, seed=seed)
+        if is_crowded:
+            points.append(enlarged(probe.climb(load * capacity), times, cells.times))
+        else:
+            points.append(probe.climb(load * capacity * times))
     return surface_of(points)
 
 
 def capacity_per_s(cell: Cell, asked: Asked, *, case: Case, seed: int) -> float:
-    """What it finishes in a second when it is given too much."""
-    rate = _guess_per_s(cell, asked, seed)
+    """About the rate from which on requests wait at the gateway.
+
+    Beyond it a cell finishes more the more it is given, for the largest requests are shed first:
+    a line through two such rates is followed back to where all that comes is finished.
+    """
+    high = 2.0 * _guess_per_s(cell, asked, seed)
     while True:
         probe = _Probe(cell, asked, case=case, seed=seed)
-        finished = probe.overload(2.0 * rate)
-        if finished is not None:
-            return finished
-        rate *= 3.0
+        most = probe.overload(high)
+        if most is not None:
+            break
+        high *= 3.0
+    less = probe.overload(most) if most < 0.95 * high else None
+    if less is None:
+        return most
+    slope = min(0.8, max(0.0, (most - less) / (high - most)))
+    return (less - slope * most) / (1.0 - slope)
 
 
 def _guess_per_s(cell: Cell, asked: Asked, seed: int) -> float:
@@ -152,7 +189,7 @@ class _Probe:
         self._stairs = _Stairs()
         self._run.tally = self._stairs  # type: ignore[assignment]  # all that is asked of it
         self._sim = self._run.sim
-        self._now_s, self._stair = 0.0, 0
+        self._now_s, self._stair, self._served_per_s = 0.0, 0, 0.0
         self._standing: list[Floats] = []
         self._alive: list[tuple[float, float]] = []
 
@@ -160,7 +197,7 @@ class _Probe:
         """Settle at this rate, and measure."""
         self._begin(requests_per_s)
         self._settle(requests_per_s)
-        residence_s = self._alive_now / requests_per_s
+        residence_s = self._alive_now / max(self._served_per_s, 1e-9)
         rows = ROWS_MEASURED if self._alive_now > 8 else _ROWS_OF_IDLE
         rows = max(rows, 4 * self._queued_now)
         measure_s = max(
@@ -174,7 +211,7 @@ class _Probe:
             self._feed_until(float(at_s))
             self._note()
         ended = self._snapshot()
-        hold_s = 3.0 * self._alive_now / max(self._finished_per_s(begun, ended), 1e-9)
+        hold_s = 1.5 * self._alive_now / max(self._finished_per_s(begun, ended), 1e-9)
         self._feed_until(self._now_s + min(hold_s, _FILL_S_MAX))
         return self._point(stair, requests_per_s, begun, ended)
 
@@ -195,10 +232,13 @@ class _Probe:
         return self._finished_per_s(begun, self._snapshot())
 
     def _settle(self, requests_per_s: float) -> None:
-        least_s = max(_SETTLE_S_MIN, _CHAT_PAUSES * self._asked.chat_s)
-        begun_s, before, seen = self._now_s, self._alive_now, [float(self._alive_now)]
+        chat_s = min(self._asked.chat_s, _CHAT_ROWS_MAX / requests_per_s)
+        least_s = max(_SETTLE_S_MIN, chat_s)
+        begun_s, seen = self._now_s, [float(self._alive_now)]
+        begun = self._snapshot()
         while self._now_s - begun_s < _SETTLE_S_MAX:
-            residence_s = max(self._alive_now, before, 1) / requests_per_s
+            served_per_s = self._served_per_s or requests_per_s
+            residence_s = max(self._alive_now, 1) / min(served_per_s, requests_per_s)
             chunk_s = min(_CHUNK_S_MAX, max(_CHUNK_S_MIN, residence_s / 2))
             parts = []
             for _ in range(4):
@@ -206,8 +246,12 @@ class _Probe:
                 parts.append(self._alive_now)
             seen.append(float(np.mean(parts)))
             is_long = self._now_s - begun_s >= max(least_s, 2 * residence_s)
-            if is_long and len(seen) > 6 and _is_level(seen):
+            ended = self._snapshot()
+            self._served_per_s = self._finished_per_s(begun, ended)
+            if is_long and len(seen) > 8 and _is_level(seen, is_queue=self._queued_now > 0):
                 return
+            if len(seen) % 3 == 0:
+                begun = ended
 
     # Feeding.
 
@@ -262,7 +306,7 @@ class _Probe:
         it, groups = self._sim.engine.replicas, len(self._cell.scenario.groups)
         columns = (it["decoding"] + it["reading"], it["waiting"], it["blocks"] - it["blocks_free"])
         sums = [np.bincount(it["group"], weights=column, minlength=groups) for column in columns]
-        self._standing.append(np.stack(sums, axis=1))
+        self._standing.append(np.stack(sums, axis=1).astype(np.float64))
         self._alive.append((float(self._alive_now), float(self._queued_now)))
 
     def _point(
@@ -299,13 +343,13 @@ class _Probe:
         )
 
 
-def _is_level(seen: Sequence[float]) -> bool:
-    """Not more of late than before, chance aside."""
-    late, before = float(np.mean(seen[-3:])), float(np.mean(seen[-6:-3]))
-    return abs(late - before) <= 0.02 * before + 2.0 * np.sqrt(max(before, 1.0)) / 3 + 0.5
+def _is_level(seen: Sequence[float], *, is_queue: bool) -> bool:
+    """Not more of late than before, chance aside; a queue may fill slowly."""
+    late, before = float(np.mean(seen[-4:])), float(np.mean(seen[-8:-4]))
+    share, deviations = (0.01, 0.3) if is_queue else (0.02, 0.7)
+    return abs(late - before) <= share * before + deviations * np.sqrt(max(before, 1.0)) + 0.5
 
 
 def _shifted(windows: Iterator[Window], by_s: float) -> Iterator[Window]:
     for window in windows:
         yield window._replace(arrival_s=window.arrival_s + by_s)
-
