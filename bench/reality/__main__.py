@@ -38,6 +38,7 @@ _PLANNED_FOR_CAPACITY = 200
 
 def main() -> None:
     options = _options()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what runs behind a shell
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     raw: dict[str, Any]
     if options.replay:

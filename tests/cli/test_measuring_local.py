@@ -2,11 +2,13 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
-from argosy.cli.asking_local import Timed, cpu_s_of
-from argosy.cli.measuring_local import Measured, _core_share, _fastest
+from argosy.cli.asking_local import MeasuringError, Timed, cpu_s_of
+from argosy.cli.measuring_local import Measured, _core_share, _fastest, calibrate_local
+from argosy.fleet.load import parse
 from argosy.perf.local_fit import StepSample
 
 
@@ -52,3 +54,13 @@ def test_of_each_step_the_fastest_round_is_kept() -> None:
 
 def _step(seconds: float) -> StepSample:
     return StepSample(tokens=1, contexts=60, pairs=0, seconds=seconds, is_busy=False)
+
+
+def test_a_fleet_without_local_llama_cpp_replicas_is_refused(tmp_path: Path) -> None:
+    fleet = parse(
+        "fleet: there\npools: [{name: far, launcher: {kind: endpoint, url: http://127.0.0.1:9/v1}}]\n"
+        "models: [{name: m}]\ndeployments: [{model: m, pool: far, engine: {kind: endpoint}}]\n",
+        source="there.yaml",
+    )
+    with pytest.raises(MeasuringError, match="nothing to measure"):
+        calibrate_local(fleet, weights={}, state=tmp_path, say=lambda _what, _share: None)

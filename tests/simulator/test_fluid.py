@@ -80,7 +80,9 @@ def test_two_mixes_are_measured_where_all_others_lie_between():
     share = np.linspace(0.2, 0.4, 21)
     found = mixed(np.stack([share, 1 - share], axis=1) * 100)
     assert len(found.mixes) == 2
-    assert mixed(np.array([[3.0, 1.0], [6.0, 2.0]])).mixes == pytest.approx(np.array([[0.75, 0.25]]))
+    assert mixed(np.array([[3.0, 1.0], [6.0, 2.0]])).mixes == pytest.approx(
+        np.array([[0.75, 0.25]])
+    )
 
 
 def linear_surface(service_s: float, capacity: float) -> Surface:

@@ -21,9 +21,15 @@ import msgspec
 from argosy.cli.asking_local import Asks, MeasuringError, Timed, cpu_s_of, now_s
 from argosy.cli.wanted import threads_each
 from argosy.control.plan import plan_replicas
-from argosy.fleet.config import Deployment, Fleet, LlamaCppEngine
+from argosy.fleet.config import Deployment, Fleet, LlamaCppEngine, LocalLauncher
 from argosy.launchers.local import LocalProcess, LocalProcesses
-from argosy.perf.local import PREFILL_TOKENS_MAX, LocalCalibration
+from argosy.perf.local import (
+    FILE,
+    PREFILL_TOKENS_MAX,
+    LocalCalibration,
+    load_local,
+    save_local,
+)
 from argosy.perf.local_fit import StepSample, fit
 
 Say = Callable[[str, float], None]  # what is being measured, and the share that is done
@@ -42,6 +48,36 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
     steps: tuple[StepSample, ...]
     overheads_s: tuple[float, ...]
+
+
+def calibrate_local(
+    fleet: Fleet, *, weights: Mapping[str, Path | None], state: Path, say: Say
+) -> tuple[LocalCalibration, ...]:
+    """Measure every llama.cpp deployment of this machine, and keep that in the state folder.
+
+    Raises MeasuringError, ReplicaEndedError, UnreadableLocalCalibrationError.
+    """
+    kept = load_local(state / FILE)
+    ours = [
+        one
+        for one in fleet.deployments
+        if isinstance(one.engine, LlamaCppEngine)
+        and isinstance(fleet.pool(one.pool).launcher, LocalLauncher)
+    ]
+    if not ours:
+        raise MeasuringError(
+            f"fleet {fleet.fleet} has no llama.cpp deployment on a local pool, so there is nothing "
+            "to measure here. Leave the fleet file out for the embedded fleet."
+        )
+    made: list[LocalCalibration] = []
+    for one in ours:
+        found = asyncio.run(
+            measure(fleet, one, weights=weights.get(one.model), state=state, say=say)
+        )
+        made.append(found)
+        kept = kept.with_(found)
+        save_local(state / FILE, kept)
+    return tuple(made)
 
 
 async def measure(

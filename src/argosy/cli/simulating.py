@@ -45,7 +45,7 @@ from argosy.simulator.traces import (
 REFUSALS = (ScenarioError, TraceError)
 SCALE_MAX = 1e6
 DEMAND_S = 3600.0  # of the fleet file's demand, where nothing else is asked
-SWEEP_REQUESTS = 1_000_000  # of one row, about: the more users, the shorter the time
+SWEEP_REQUESTS = 300_000  # of one row, about: the more users, the shorter the time
 SWEEP_S_MIN, SWEEP_S_MAX = 120.0, 3600.0
 
 _NAMED_MAX = 3

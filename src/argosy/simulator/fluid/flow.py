@@ -137,13 +137,14 @@ class _Seen:
 
     def flow(self, scale: float) -> Flow:
         lengths = np.concatenate(self._lengths)
-        seconds = math.nextafter(self._last_s, math.inf)
+        # Whole bins: a last one cut short would be an endless rate.
+        bins = int(self._last_s / self._width_s) + 1
+        seconds = bins * self._width_s
         step_s = max(step_s_of(seconds), self._width_s)
         bins_of_step = max(1, round(step_s / self._width_s))
-        bins = int(seconds / self._width_s) + 1
         first = np.arange(0, bins, bins_of_step)
         counts = np.add.reduceat(self._counts[: len(self._kinds), :bins], first, axis=1)
-        edges_s = np.append(first * self._width_s, max(seconds, first[-1] * self._width_s + 1e-6))
+        edges_s = np.append(first * self._width_s, seconds)
         return Flow(
             streams=tuple(self._stream(kind, number, lengths) for kind, number in self._ordered()),
             edges_s=edges_s,

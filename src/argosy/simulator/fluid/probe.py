@@ -32,11 +32,15 @@ from argosy.simulator.traces.window import Trace, Window, part
 
 ROWS_MEASURED = 6_000  # requests of a stair, at least
 _ROWS_OF_IDLE = 2_000  # where a cell is nearly idle, and all requests are alike
+_ROWS_S_MAX, _ROWS_MIN = 20_000.0, 200  # fewer rows where they would take longer than that
 _WINDOW_ROWS = 8_192
 _SETTLE_S_MIN, _SETTLE_S_MAX = 12.0, 900.0
 _CHUNK_S_MIN, _CHUNK_S_MAX = 1.0, 20.0
 _MEASURE_S_MIN, _MEASURE_S_MAX = 15.0, 120.0  # beyond what the rows take
 _FILL_S_MAX = 900.0
+_GUESSES_MAX = 8
+_BURST_MAX = 25.0
+_LOOKS = 64  # at how many requests there are, while a stair is measured
 _CHAT_ROWS_MAX = 100_000  # until caches are as they will be, if that is sooner than a mean chat
 _ONCE = 1e9  # s, one bucket of a tally's time
 
@@ -58,6 +62,11 @@ class Asked(NamedTuple):
             for stream, share in zip(self.streams, self.shares, strict=True)
         ]
         return demand(streams, seed=seed, block_tokens=self.block_tokens)
+
+    @property
+    def burst(self) -> float:
+        """Bursts are as chance with so many times fewer requests; more must be seen."""
+        return min(_BURST_MAX, max(max(stream.cv, 1.0) ** 2 for stream in self.streams))
 
     @property
     def chat_s(self) -> float:
@@ -118,12 +127,14 @@ def capacity_per_s(cell: Cell, asked: Asked, *, case: Case, seed: int) -> float:
     a line through two such rates is followed back to where all that comes is finished.
     """
     high = 2.0 * _guess_per_s(cell, asked, seed)
-    while True:
+    for _ in range(_GUESSES_MAX):
         probe = _Probe(cell, asked, case=case, seed=seed)
         most = probe.overload(high)
         if most is not None:
             break
         high *= 3.0
+    else:  # nothing that comes takes a slot: none of it fits the context, say
+        return high
     less = probe.overload(most) if most < 0.95 * high else None
     if less is None:
         return most
@@ -199,15 +210,14 @@ class _Probe:
         self._settle(requests_per_s)
         residence_s = self._alive_now / max(self._served_per_s, 1e-9)
         rows = ROWS_MEASURED if self._alive_now > 8 else _ROWS_OF_IDLE
-        rows = max(rows, 4 * self._queued_now)
-        measure_s = max(
-            _MEASURE_S_MIN, rows / requests_per_s, min(_MEASURE_S_MAX, 1.5 * residence_s)
-        )
+        rows = max(rows * self._asked.burst, 4 * self._queued_now)
+        rows_s = min(rows / requests_per_s, max(_ROWS_S_MAX, _ROWS_MIN / requests_per_s))
+        measure_s = max(_MEASURE_S_MIN, rows_s, min(_MEASURE_S_MAX, 1.5 * residence_s))
         stair = _Stair(self._slos_s, self._now_s, self._now_s + measure_s)
         self._stairs.open = [stair]
         begun = self._snapshot()
         self._standing, self._alive = [], []
-        for at_s in self._now_s + np.arange(1, 25) * (measure_s / 24):
+        for at_s in self._now_s + np.arange(1, _LOOKS + 1) * (measure_s / _LOOKS):
             self._feed_until(float(at_s))
             self._note()
         ended = self._snapshot()
@@ -225,7 +235,7 @@ class _Probe:
             self._feed_until(self._now_s + 2.0)
         begun = self._snapshot()
         self._feed_until(self._now_s + 10.0)
-        residence_s = self._alive_now / self._finished_per_s(begun, self._snapshot())
+        residence_s = self._alive_now / max(self._finished_per_s(begun, self._snapshot()), 1e-9)
         self._feed_until(self._now_s + min(residence_s, _FILL_S_MAX / 3))
         begun = self._snapshot()
         self._feed_until(self._now_s + min(max(10.0, 2 * residence_s), _FILL_S_MAX / 2))

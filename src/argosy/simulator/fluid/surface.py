@@ -16,8 +16,9 @@ Floats = NDArray[np.float64]
 
 # Of about the rate from which on requests wait at the gateway. Dense where waits grow.
 LOADS = (
-    0.003, 0.012, 0.035, 0.08, 0.16, 0.26, 0.36, 0.46, 0.56, 0.64, 0.72, 0.78, 0.82, 0.86, 0.9, 0.94, 0.98, 1.03,
-    1.1, 1.2, 1.4, 1.8, 2.5, 4.0, 8.0, *(20.0 * 3.0**power for power in range(12)),
+    0.003, 0.012, 0.035, 0.08, 0.16, 0.26, 0.36, 0.46, 0.56, 0.64, 0.72, 0.78, 0.82, 0.86, 0.9,
+    0.94, 0.98, 1.03, 1.1, 1.2, 1.4, 1.8, 2.5, 3.2, 4.0, 5.0, 6.5, 8.0, 11.0, 15.0, 20.0, 35.0,
+    *(60.0 * 3.0**power for power in range(11)),
 )  # fmt: skip
 ACCOUNT_FIELDS: tuple[str, ...] = Account.__struct_fields__
 RUNNING, WAITING, BLOCKS = 0, 1, 2  # columns of `Point.standing`
