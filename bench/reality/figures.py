@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
-from bench.reality.live import Lived
+from bench.reality.live import WARM_UP, Lived
 from bench.routing_live.figures import percentile, spread, table
 
 AIM = 0.15  # relative error of the median over rounds
@@ -12,8 +12,9 @@ Figures = Mapping[str, float]
 
 
 def figures_of(lived: Sequence[Lived]) -> Figures:
-    """Of one load. Tokens/s: all that was answered, over the time until the last answer."""
-    end_s = max(one.at_s + one.whole_s for one in lived)
+    """Of one load, warm. Tokens/s: all that was answered, over the time until the last answer."""
+    lived = sorted(lived, key=lambda one: one.at_s)[WARM_UP:]
+    took_s = max(one.at_s + one.whole_s for one in lived) - lived[0].at_s
     tpots_s = [
         (one.whole_s - one.ttft_s) / (one.tokens_out - 1) for one in lived if one.tokens_out > 1
     ]
@@ -21,7 +22,7 @@ def figures_of(lived: Sequence[Lived]) -> Figures:
         "TTFT p50 ms": percentile([one.ttft_s for one in lived], 0.5) * 1000,
         "TTFT p95 ms": percentile([one.ttft_s for one in lived], 0.95) * 1000,
         "TPOT p50 ms": percentile(tpots_s, 0.5) * 1000,
-        "tokens/s": sum(one.tokens_out for one in lived) / end_s,
+        "tokens/s": sum(one.tokens_out for one in lived) / took_s,
     }
 
 

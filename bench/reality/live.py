@@ -33,6 +33,10 @@ class Planned:
     tokens: int
 
 
+WARM_UP = 16  # requests before what counts: pages, buffers and what the gateway learns are cold
+_WARM_UP_EVERY_S, _WARM_UP_PAUSE_S = 0.7, 3.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Lived:
     """A request that was answered. Seconds since the first arrival."""
@@ -56,11 +60,15 @@ class Load:
 
 
 def planned(count: int, *, rate_per_s: float | None, seed: int) -> list[Planned]:
-    """Poisson arrivals at that rate; None: all at once."""
+    """WARM_UP requests, then `count` in Poisson arrivals at that rate; None: all at once."""
     chance = random.Random(seed)
     at_s, found = 0.0, []
-    for _ in range(count):
-        if rate_per_s is not None and found:
+    for place in range(WARM_UP + count):
+        if place < WARM_UP:
+            at_s = place * _WARM_UP_EVERY_S
+        elif place == WARM_UP:
+            at_s += _WARM_UP_PAUSE_S
+        elif rate_per_s is not None:
             at_s += chance.expovariate(rate_per_s)
         found.append(
             Planned(

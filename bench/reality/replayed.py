@@ -12,7 +12,7 @@ from argosy.simulator.local import Background, simulate_shared
 from argosy.simulator.outcomes import DONE
 from argosy.simulator.scenario import scenario_of
 from argosy.simulator.traces.window import Trace, window_of
-from bench.reality.live import FLEET, MODEL, SLOTS, Lived, Planned
+from bench.reality.live import FLEET, MODEL, SLOTS, WARM_UP, Lived, Planned
 
 _TOKENS_PER_WORD, _TEMPLATE_TOKENS = 1.1, 12.0  # of the plan, for the capacity alone
 
@@ -51,6 +51,7 @@ def simulated(
 
 def capacity_per_s(plan: Sequence[Planned], calibration: LocalCalibration) -> float:
     """Requests like these that the fleet would do in a second with no slot ever empty."""
+    plan = plan[WARM_UP:]
     prompts = [round(one.words * _TOKENS_PER_WORD + _TEMPLATE_TOKENS) for one in plan]
     rows = _run([0.0] * len(plan), prompts, [one.tokens for one in plan], calibration)
     ends_s = np.sort(rows["end_s"])

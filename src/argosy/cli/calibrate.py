@@ -22,9 +22,18 @@ _REPORT = Path("docs/accuracy.md")
 def calibrate(
     rows: Annotated[
         Path | None,
-        typer.Argument(metavar="[MY.csv]", help="Your own load tests, put on top of the shipped."),
+        typer.Argument(
+            metavar="[MY.csv]",
+            help="Your own load tests, put on top of the shipped; with --local, a fleet file.",
+        ),
     ] = None,
     *,
+    local: Annotated[
+        bool,
+        typer.Option(
+            "--local", help="Time the llama.cpp replicas of this machine: two to three minutes."
+        ),
+    ] = False,
     check: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Answer its rows and print the errors; changes nothing."),
@@ -60,8 +69,13 @@ def calibrate(
 
       argosy calibrate MY.csv --out mine.json
 
+      argosy calibrate --local
+
       argosy calibrate --report
     """
+    if local:
+        _measure_local(rows)
+        return
     from argosy.perf.calibration import UnreadableCalibration
     from argosy.perf.measured_rows import UnreadableTable
 
@@ -75,6 +89,29 @@ def calibrate(
     except (UnreadableTable, UnreadableCalibration, FileNotFoundError) as error:
         typer.echo(f"argosy: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+def _measure_local(file: Path | None) -> None:
+    """What the llama.cpp deployments of a fleet do here, kept for `argosy simulate`."""
+    from argosy.cli.fetch import local_weights
+    from argosy.cli.files import read_fleet
+    from argosy.cli.measuring_local import MeasuringError, calibrate_local
+    from argosy.cli.state import default_state_dir
+    from argosy.launchers.port import ReplicaEndedError
+    from argosy.perf.local import FILE, UnreadableLocalCalibrationError
+
+    fleet, state = read_fleet(file), default_state_dir()
+    try:
+        made = calibrate_local(fleet, weights=local_weights(fleet), state=state, say=_progress())
+    except (MeasuringError, ReplicaEndedError, UnreadableLocalCalibrationError) as error:
+        typer.echo(f"argosy: {error}", err=True)
+        raise typer.Exit(1) from error
+    for one in made:
+        step = one.step_time
+        typer.echo(
+            f"{one.model}: {step.step_s(tokens=1) * 1000:.1f} ms a step of one token, "
+            f"{step.step_s(tokens=256) * 1000:.0f} ms of 256; kept in {state / FILE}"
+        )
 
 
 def _check(file: Path, calibration: Path | None, *, as_json: bool) -> None:

@@ -15,11 +15,14 @@ import msgspec
 import typer
 from msgspec.structs import replace
 
+from argosy.cli.state import default_state_dir
 from argosy.fleet.config import Fleet
+from argosy.perf.local import FILE, UnreadableLocalCalibrationError, load_local
 from argosy.policies.routing import POLICIES
 from argosy.simulator.demanded import busiest_hour, trace_of_demand
 from argosy.simulator.fluid.flow import Flow, flow_of_demand, flow_of_trace
 from argosy.simulator.fluid.running import Surfaces, simulate_fluid
+from argosy.simulator.local import shares_a_machine, simulate_shared
 from argosy.simulator.report import Report, report_of
 from argosy.simulator.scenario import (
     ROUND_TRIP_S_ASSUMED,
@@ -42,7 +45,7 @@ from argosy.simulator.traces import (
     until,
 )
 
-REFUSALS = (ScenarioError, TraceError)
+REFUSALS = (ScenarioError, TraceError, UnreadableLocalCalibrationError)
 SCALE_MAX = 1e6
 DEMAND_S = 3600.0  # of the fleet file's demand, where nothing else is asked
 SWEEP_REQUESTS = 300_000  # of one row, about: the more users, the shorter the time
@@ -102,7 +105,12 @@ def question_of(fleet: Fleet, asked: Asked) -> Question:
             )
         fleet = replace(fleet, gateway=replace(fleet.gateway, routing=asked.policy))
     _check_options(asked)
-    scenario = scenario_of(fleet)
+    scenario = scenario_of(fleet, local=load_local(default_state_dir() / FILE))
+    if shares_a_machine(scenario) and (asked.lose or asked.is_fluid):
+        raise ScenarioError(
+            "replicas that share this machine are simulated request by request, without losses "
+            "and not as a fluid. Leave out --lose and --mode."
+        )
     if asked.trace is None and not fleet.demand:
         raise ScenarioError(
             f"fleet {fleet.fleet} has no demand section, so there is nothing to replay. Name a "
@@ -239,7 +247,7 @@ def answer(question: Question, *, with_interval: bool) -> Answer:
     trace = trace_of(question, scaled=question.asked.scale, seconds=question.asked.until_s)
     remarks = (*_far(question.scenario, trace), *_starts(question.scenario))
     expected = _run(question, trace, "expected", "simulating")
-    if not with_interval:
+    if not with_interval or shares_a_machine(question.scenario):
         return Answer(expected=expected, remarks=remarks)
     return Answer(
         expected=expected,
@@ -279,6 +287,9 @@ def _run(question: Question, trace: Trace, case: Case, words: str) -> Report:
         with _fluid_progress(words) as surfaces:
             return _run_fluid(question, asked.scale, asked.until_s, case, surfaces)
     total_s = (asked.until_s or DEMAND_S) if asked.trace is None else asked.until_s
+    if shares_a_machine(question.scenario):
+        ran = simulate_shared(question.scenario, trace, seed=asked.seed).ran
+        return report_of(ran, trace=_found(question, trace))
     with _progress(words, total_s) as told:
         ran = simulate(question.scenario, trace, case=case, seed=asked.seed, progress=told)
     return report_of(ran, trace=_found(question, trace))
@@ -316,8 +327,11 @@ def sweep(question: Question, scales: Sequence[float]) -> tuple[SweepRow, ...]:
     for scaled in scales:
         seconds = question.asked.until_s or _sweep_s(question, scaled)
         trace = trace_of(question, scaled=scaled, seconds=seconds)
-        with _progress(f"scale {scaled:g}", seconds) as told:
-            ran = simulate(question.scenario, trace, seed=question.asked.seed, progress=told)
+        if shares_a_machine(question.scenario):
+            ran = simulate_shared(question.scenario, trace, seed=question.asked.seed).ran
+        else:
+            with _progress(f"scale {scaled:g}", seconds) as told:
+                ran = simulate(question.scenario, trace, seed=question.asked.seed, progress=told)
         rows.append(SweepRow(scale=scaled, report=report_of(ran, trace=_found(question, trace))))
     return tuple(rows)
 
