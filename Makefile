@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: install serve test test-engines check bench bench-gateway bench-routing bench-simulator bench-reality failover clean
+.PHONY: install serve test test-engines check bench bench-gateway bench-routing bench-simulator bench-reality bench-replays bench-fluid failover clean
 
 install: $(VENV)/.serve
 
@@ -28,7 +28,7 @@ $(VENV)/.dev: $(VENV)/.serve
 serve: $(VENV)/.serve   ## a real model on a small fleet; e.g. make serve ARGS='--port 8001'
 	@$(BIN)/argosy up $(ARGS)
 
-test: $(VENV)/.dev      ## the default suite, about five minutes on two cores
+test: $(VENV)/.dev      ## the default suite, about six minutes on two cores
 	@echo "compiling the simulator (once; a minute)"
 	@$(BIN)/argosy simulate examples/five-makers.yaml --until 1 --no-interval >/dev/null
 	@$(BIN)/python -m pytest -q -n 3 --dist loadfile
@@ -59,6 +59,12 @@ bench-simulator: $(VENV)/.dev  ## replays beside DynoSim and vllm-sr-sim; see do
 
 bench-reality: $(VENV)/.dev  ## what the simulator says of two llama.cpp replicas, and what they did
 	@$(BIN)/python -m bench.reality $(ARGS)
+
+bench-replays: $(VENV)/.dev  ## recorded vLLM runs, replayed: seconds; see docs/REPLAYS.md
+	@$(BIN)/python -m bench.replays $(ARGS)
+
+bench-fluid: $(VENV)/.dev  ## the fluid mode beside the exact one; see docs/FLUID.md
+	@$(BIN)/python -m bench.fluid $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
