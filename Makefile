@@ -31,7 +31,8 @@ serve: $(VENV)/.serve   ## a real model on a small fleet; e.g. make serve ARGS='
 test: $(VENV)/.dev      ## the default suite, about six minutes on two cores
 	@echo "compiling the simulator (once; a minute)"
 	@$(BIN)/argosy simulate examples/five-makers.yaml --until 1 --no-interval >/dev/null
-	@$(BIN)/python -m pytest -q -n 3 --dist loadfile
+	@$(BIN)/python -m pytest -q tests/control tests/launchers  # they count processes: alone
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --ignore=tests/control --ignore=tests/launchers
 
 test-engines: $(VENV)/.dev  ## llama.cpp and a real vLLM as each other's spare; see docs/ENGINES.md
 	@$(BIN)/python -m pytest -q -s -m engines tests/system/test_unlike_engines.py $(ARGS)

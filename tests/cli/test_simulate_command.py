@@ -269,7 +269,7 @@ def test_a_fleet_that_cannot_be_is_refused_with_what_would_work(argosy, small, o
 
 def test_the_embedded_fleet_and_files_that_are_none_are_refused(argosy, tmp_path):
     told = refused(argosy(EMBEDDED, *QUICK))
-    assert "no deployment that can be simulated" in told
+    assert "were never measured on this machine" in told
     assert "examples/five-makers.yaml" in told
     assert "cannot be read" in refused(argosy(str(tmp_path / "none.yaml")))
     assert "cannot be read" in refused(argosy(str(tmp_path)))

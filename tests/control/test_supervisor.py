@@ -100,8 +100,18 @@ def launcher(tmp_path):
     return LocalProcesses(tmp_path)
 
 
+_before: set[psutil.Process] = set()
+
+
+@pytest.fixture(autouse=True)
+def others_children():
+    """What tests of other files have left running in this process is not this file's."""
+    _before.clear()
+    _before.update(psutil.Process().children(recursive=True))
+
+
 def children():
-    return psutil.Process().children(recursive=True)
+    return [one for one in psutil.Process().children(recursive=True) if one not in _before]
 
 
 def now_s():
