@@ -267,10 +267,11 @@ def test_a_fleet_that_cannot_be_is_refused_with_what_would_work(argosy, small, o
     assert told in refused(argosy(small(old, new), *QUICK))
 
 
-def test_the_embedded_fleet_and_files_that_are_none_are_refused(argosy, tmp_path):
+def test_the_embedded_fleet_and_files_that_are_none_are_refused(argosy, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))  # where nothing was measured
     told = refused(argosy(EMBEDDED, *QUICK))
     assert "were never measured on this machine" in told
-    assert "examples/five-makers.yaml" in told
+    assert "argosy calibrate --local" in told
     assert "cannot be read" in refused(argosy(str(tmp_path / "none.yaml")))
     assert "cannot be read" in refused(argosy(str(tmp_path)))
 
