@@ -7,6 +7,7 @@ generates and embeds: mean pooling costs generation nothing that could be measur
 import os
 import sys
 import threading
+import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def _load(spec: LlamaCppSpec) -> _Xllamacpp:
     try:
         return xllamacpp.Server(_params(spec, xllamacpp))
     except RuntimeError:
+        time.sleep(0.2)  # its log is written by a thread; the reason has to be the last line
         sys.exit(f"{weights}: llama.cpp cannot load this model; its own words are above.")
 
 
