@@ -7,7 +7,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from argosy.simulator.gateway.compiled import TEXTS, Numbers, Rows, compiled, digest_of
+from argosy.simulator.compiled import TEXTS, Numbers, Rows, compiled, digest_of
 from argosy.simulator.handle import Handle, field, part
 
 ROW = np.dtype([("count", "i8"), ("share", "f8")])

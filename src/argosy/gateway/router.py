@@ -15,6 +15,7 @@ from argosy.gateway.explain import Decisions
 from argosy.gateway.prefixes import BLOCK_BYTES, PrefixIndex, block_hashes
 from argosy.gateway.rates import PoolRates
 from argosy.gateway.replicas import LiveReplica
+from argosy.policies.admission.bounds import BYTES_PER_TOKEN
 from argosy.policies.failover import RetryBudget
 from argosy.policies.routing import (
     POLICIES,
@@ -31,7 +32,6 @@ from argosy.policies.routing import (
 _HELD_WEIGHT = 0.1  # of one answer, in what is known of a replica's cache
 _NOTHING: Mapping[str, int] = {}
 _LEARN_EVERY_S = 0.02  # a replica teaches 50 times a second at most: more costs and adds nothing
-_BYTES_PER_TOKEN = 4
 _CACHE_BYTES = 16 * 2**20  # of a replica that does not say how much it holds
 
 
@@ -105,7 +105,7 @@ class Router:
         view.slots = slots_of(abilities.slots, process=0, processes=self._processes)
         view.ready_since_s = now_s if self._turn else None  # a fleet's first replicas start cold
         tokens = (abilities.context_tokens or 0) * (abilities.slots or 0)
-        capacity = tokens * _BYTES_PER_TOKEN or _CACHE_BYTES
+        capacity = tokens * BYTES_PER_TOKEN or _CACHE_BYTES
         self._prefixes.join(live.name, capacity_bytes=capacity)
         self._rates.setdefault(live.pool, PoolRates()).join(view)
         self._by_name[live.name] = live

@@ -20,13 +20,18 @@ def trace_of_demand(
     applications. Raises TraceError where the fleet has no demand, or asks for more tokens than its
     models' context holds.
     """
-    for place, one in enumerate(fleet.demand):
-        _check_lengths(fleet, one, f"demand[{place}]")
-    streams = [_stream(fleet, one, from_hour, scale) for one in fleet.demand]
+    streams = streams_of_demand(fleet, from_hour=from_hour, scale=scale)
     shares = any(stream.chats is not None for stream in streams)
     return demand(
         streams, seed=seed, until_s=until_s, block_tokens=BLOCK_TOKENS if shares else None
     )
+
+
+def streams_of_demand(fleet: Fleet, *, from_hour: int, scale: float) -> list[Stream]:
+    """One for each entry of `demand`; raises as `trace_of_demand` does."""
+    for place, one in enumerate(fleet.demand):
+        _check_lengths(fleet, one, f"demand[{place}]")
+    return [_stream(fleet, one, from_hour, scale) for one in fleet.demand]
 
 
 def busiest_hour(fleet: Fleet) -> int:

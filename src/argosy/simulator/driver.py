@@ -6,9 +6,9 @@ Compiled. Owns the order in which these happen and the record of each request al
 slot: the same number in the engine and in the gateway). Decides nothing. All functions work on
 `Sim`, a tuple of arrays; `serving.py` makes it and feeds it windows of a trace.
 
-A replica that dies is noticed `detect_s` later, as live: until then the gateway sends to it and
-finds the connection refused, and what it was answering stands still. Then its requests go on from
-the tokens they had on another replica, as the gateway's continuation does.
+A replica that dies is noticed `serving.DETECT_S` later, as live: until then the gateway sends to it
+and finds the connection refused, and what it was answering stands still. Then its requests go on
+from the tokens they had on another replica, as the gateway's continuation does.
 """
 
 from functools import partial
@@ -17,13 +17,17 @@ from typing import NamedTuple
 import numpy as np
 
 from argosy.policies import breaker
-from argosy.policies.admission.bounds import ANSWER_TOKENS_PREDICTED, cost_predicted_tokens
+from argosy.policies.admission.bounds import (
+    ANSWER_TOKENS_PREDICTED,
+    BYTES_PER_TOKEN,
+    cost_predicted_tokens,
+)
+from argosy.simulator.compiled import Numbers, Rows, digest_of, shared
+from argosy.simulator.compiled import compiled as compiled_of
 from argosy.simulator.engine import State, kill, pop_event, revive, submit_hashed
 from argosy.simulator.engine.events import ACCEPTED, NOTHING, REPLICA_DEAD
 from argosy.simulator.engine.state import DEAD
 from argosy.simulator.engine.steps import FINISHED, FIRST_TOKEN
-from argosy.simulator.gateway.compiled import Numbers, Rows, digest_of, shared
-from argosy.simulator.gateway.compiled import compiled as compiled_of
 from argosy.simulator.gateway.gateway import (
     ASKS_MOST,
     EXPIRED,
@@ -47,14 +51,13 @@ from argosy.simulator.outcomes import DONE, LOST, RESULT, SHED, TOO_LONG, UNSERV
 from argosy.simulator.outcomes import EXPIRED as WAITED_TOO_LONG
 
 SWEEP_S = 0.25  # as the live gateway's
-BYTES_PER_TOKEN = 4  # of English: the gateway has no tokenizer
-ATTEMPTS_MAX = 5  # replicas that one request is sent to
 REFUSALS_MAX = breaker.FAILURES_TO_OPEN  # connections refused, and a replica is left alone
 _NOBODY = -1
 
 _TEXTS = (  # what is in the machine code of this file
     "fleet/share.py",
     "policies",
+    "simulator/compiled.py",
     "simulator/driver.py",
     "simulator/engine",
     "simulator/gateway",
@@ -86,6 +89,7 @@ MARKS = np.dtype(
     [
         ("now_s", "f8"),
         ("next_sweep_s", "f8"),
+        ("attempts_max", "i8"),  # replicas that one request is sent to
         ("free", "i8"),  # slots on the stack
         ("ended", "i8"),  # results to be read
         ("alive", "i8"),
@@ -282,7 +286,9 @@ def _send(sim: Sim, slot: int, replica: int, at_s: float) -> None:
     code = submit_hashed(sim.engine, replica, slot, (prompt, output), at_s, hashes)
     if code == ACCEPTED:
         return
-    if code == REPLICA_DEAD and alive.attempts < ATTEMPTS_MAX:  # the connection is refused
+    if (
+        code == REPLICA_DEAD and alive.attempts < sim.book.marks[0].attempts_max
+    ):  # the connection is refused
         sim.book.refusals[replica] += 1
         if sim.book.refusals[replica] == REFUSALS_MAX:
             replica_is_suspect(sim.gateway, replica, True)

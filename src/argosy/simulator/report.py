@@ -16,6 +16,7 @@ from argosy.fleet.catalogue import Offer
 from argosy.fleet.demand import Slo
 from argosy.policies.admission.work import TIERS
 from argosy.simulator.binding import Bound, first_bounds
+from argosy.simulator.engine.histogram import quantile_s
 from argosy.simulator.outcomes import DONE, OUTCOMES
 from argosy.simulator.scenario import Group
 from argosy.simulator.serving import Ran
@@ -207,11 +208,11 @@ def _tiers(ran: Ran) -> Iterable[TierReport]:
                     if count
                 },
                 slo_met_share=int(tally.met[model, tier]) / requests,
-                ttft_s_p50=tally.quantile_s(ttft, 0.5),
-                ttft_s_p95=tally.quantile_s(ttft, 0.95),
-                ttft_s_p99=tally.quantile_s(ttft, 0.99),
-                tpot_s_p50=tally.quantile_s(tpot, 0.5),
-                tpot_s_p95=tally.quantile_s(tpot, 0.95),
+                ttft_s_p50=quantile_s(ttft, 0.5),
+                ttft_s_p95=quantile_s(ttft, 0.95),
+                ttft_s_p99=quantile_s(ttft, 0.99),
+                tpot_s_p50=quantile_s(tpot, 0.5),
+                tpot_s_p95=quantile_s(tpot, 0.95),
                 waited_s_mean=float(tally.waited_s[model, tier]) / requests,
                 tokens_in=int(tally.tokens_in[model, tier]),
                 tokens_out=int(tally.tokens_out[model, tier]),
@@ -232,9 +233,9 @@ def _model(ran: Ran, model: int, seconds: float) -> ModelReport:
         requests_per_s=requests / seconds,
         goodput_per_s=met / seconds,
         slo_met_share=met / max(1, requests),
-        ttft_s_p95=tally.quantile_s(ttft, 0.95),
-        itl_s_p50=tally.quantile_s(itl, 0.5),
-        itl_s_p99=tally.quantile_s(itl, 0.99),
+        ttft_s_p95=quantile_s(ttft, 0.95),
+        itl_s_p50=quantile_s(itl, 0.5),
+        itl_s_p99=quantile_s(itl, 0.99),
         keeps_slo=_keeps(ran, model, ttft, itl),
     )
 

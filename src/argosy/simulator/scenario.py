@@ -7,7 +7,7 @@ not fit, a promise that no replica can keep.
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 from msgspec.structs import replace
@@ -36,7 +36,8 @@ ROUND_TRIP_S_ASSUMED = 0.1  # between two regions whose link the fleet does not 
 ROUND_TRIP_S_INSIDE = 0.001  # within one region
 PUE_ASSUMED = 1.2  # where the catalogue knows none
 THIS_MACHINE = "local/this-machine"  # the region of what was measured here
-LOSS_KINDS = ("region", "cloud", "maker", "chip", "pool", "deployment")
+LossKind = Literal["region", "cloud", "maker", "chip", "pool", "deployment"]
+LOSS_KINDS: tuple[LossKind, ...] = get_args(LossKind)
 
 
 class ScenarioError(ValueError):
@@ -73,7 +74,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
 class Loss(msgspec.Struct, frozen=True, kw_only=True):
     """All replicas of a domain are gone for some time."""
 
-    kind: Literal["region", "cloud", "maker", "chip", "pool", "deployment"]
+    kind: LossKind
     name: str
     at_s: float = 0.0
     until_s: float | None = None  # None: for good

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from argosy.policies.admission.bounds import BYTES_PER_TOKEN
 from argosy.simulator import driver
 from argosy.simulator.driver import ALIVE, LOST_REQUEST, MARKS, SAMPLE, SAMPLES_MAX, TODO, Columns
 from argosy.simulator.engine import (
@@ -108,7 +109,7 @@ class Run:
         self.requests, self.fed_s = 0, 0.0
         self._origins = trace.origins
         self._maps = _maps(scenario, trace)
-        self.tally = Tally(_slos_s(scenario))
+        self.tally = Tally(slos_s(scenario))
         self.sim = _sim(scenario, trace, case=case, seed=seed)
         self._group_of = self.sim.engine.replicas["group"]
         everything = np.arange(self._group_of.size)
@@ -118,7 +119,7 @@ class Run:
     def _losses(self) -> Iterator[_Change]:
         for place in range(len(self.scenario.groups)):
             replicas = np.flatnonzero(self._group_of == place)
-            for gone_s, back_s in _outages(self.scenario, place):
+            for gone_s, back_s in outages(self.scenario, place):
                 yield _Change(at_s=gone_s, kind=0, replicas=replicas)
                 noticed_s = gone_s + DETECT_S if gone_s > 0 else 0.0  # at 0 it never was there
                 yield _Change(at_s=noticed_s, kind=1, replicas=replicas)
@@ -143,7 +144,7 @@ class Run:
         driver.feed(self.sim, columns, begin, rows)
         self.requests += rows
         self.fed_s = last_s
-        self._read_results()
+        self.read_results()
 
     def _change(self) -> None:
         change = self._changes.pop(0)
@@ -159,10 +160,10 @@ class Run:
             driver.drain(self.sim, self._changes[0].at_s)
             if marks["alive"]:
                 self._change()
-            self._read_results()
+            self.read_results()
         driver.drain(self.sim, self.fed_s + DRAIN_S_MAX)
         driver.give_up(self.sim)
-        self._read_results()
+        self.read_results()
         engine, book = self.sim.engine, self.sim.book
         groups = range(len(self.scenario.groups))
         return Ran(
@@ -232,13 +233,13 @@ class Run:
                 "slots and queues can hold; this is a mistake of the simulator."
             )
 
-    def _read_results(self) -> None:
+    def read_results(self) -> None:
         marks = self.sim.book.marks[0]
         self.tally.absorb(self.sim.book.results[: int(marks["ended"])])
         marks["ended"] = 0
 
 
-def _outages(scenario: Scenario, place: int) -> list[tuple[float, float]]:
+def outages(scenario: Scenario, place: int) -> list[tuple[float, float]]:
     """When a group is gone and when it is ready again (inf: never), apart from each other.
 
     Losses that overlap are one: who is back from the first while its cloud is still gone is not.
@@ -284,7 +285,8 @@ def _tenants(scenario: Scenario, trace: Trace) -> list[str]:
     return sorted({*trace.tenants, *(tenant.name for tenant in scenario.fleet.tenants)})
 
 
-def _slos_s(scenario: Scenario) -> NDArray[np.float64]:
+def slos_s(scenario: Scenario) -> NDArray[np.float64]:
+    """TTFT and ITL promised of each model, inf where nothing is: [model, 2]."""
     rows = [(slo.ttft_s_p95, slo.itl_s_p99) for slo in scenario.slos]
     return np.array([[np.inf if value is None else value for value in row] for row in rows])
 
@@ -346,7 +348,7 @@ def _gateway(scenario: Scenario, trace: Trace, *, room: int, seed: int) -> Gatew
         rules=rules_of(scenario.fleet, seed=seed),
         limits=Limits(
             requests_max=room,
-            block_bytes=(trace.block_tokens or 512) * driver.BYTES_PER_TOKEN,
+            block_bytes=(trace.block_tokens or 512) * BYTES_PER_TOKEN,
             blocks_max=4096,
         ),
     )
@@ -357,6 +359,8 @@ def _book(scenario: Scenario, trace: Trace, room: int) -> driver.Book:
     marks["next_sweep_s"] = driver.SWEEP_S
     marks["sample_s"] = SAMPLE_S
     marks["free"] = room
+    attempts_max = scenario.fleet.gateway.attempts_max
+    marks["attempts_max"] = attempts_max
     trips = [
         [_trip_s(scenario, origin, group) for group in scenario.groups] for origin in trace.origins
     ]
@@ -365,7 +369,7 @@ def _book(scenario: Scenario, trace: Trace, room: int) -> driver.Book:
         alive=np.zeros(room, ALIVE),
         slots=np.arange(room - 1, -1, -1, dtype=np.int32),
         results=np.zeros(2 * room, RESULT),
-        todo=np.zeros(driver.ATTEMPTS_MAX * room, TODO),
+        todo=np.zeros(attempts_max * room, TODO),
         lost=np.zeros(room, LOST_REQUEST),
         killed=np.zeros((room, 2), np.int64),
         samples=np.zeros((SAMPLES_MAX, len(scenario.groups)), SAMPLE),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from argosy.policies.admission.work import TIERS
-from argosy.simulator.engine.histogram import bin_edges_s, quantile_s
+from argosy.simulator.engine.histogram import bin_edges_s
 from argosy.simulator.outcomes import DONE, OUTCOMES
 
 BUCKETS = 512  # of time; even
@@ -43,7 +43,7 @@ class Tally:
     def __init__(self, slos_s: NDArray[np.float64], *, bucket_s: float = 1.0) -> None:
         models, tiers = slos_s.shape[0], len(TIERS)
         self.models, self.bucket_s = models, bucket_s
-        self._slos_s = slos_s
+        self.slos_s = slos_s
         self.outcomes = np.zeros((models, tiers, len(OUTCOMES)), np.int64)
         self.met = np.zeros((models, tiers), np.int64)
         self.tokens_in = np.zeros((models, tiers), np.int64)
@@ -84,9 +84,7 @@ class Tally:
         np.add.at(self.tpot, (model[has_gap], tier[has_gap], bins_of(tpot_s[has_gap])), 1)
         np.add.at(self.tokens_in, (model, tier), done["prompt_tokens"].astype(np.int64))
         np.add.at(self.tokens_out, (model, tier), tokens)
-        is_met = (ttft_s <= self._slos_s[model, 0]) & (
-            ~has_gap | (tpot_s <= self._slos_s[model, 1])
-        )
+        is_met = (ttft_s <= self.slos_s[model, 0]) & (~has_gap | (tpot_s <= self.slos_s[model, 1]))
         np.add.at(self.met, (model[is_met], tier[is_met]), 1)
         ended = (done["end_s"] / self.bucket_s).astype(np.int64)
         np.add.at(self.over_time["done"], (ended, model), 1)
@@ -110,10 +108,6 @@ class Tally:
             return None
         place = int(np.searchsorted(np.cumsum(counts), share * total))
         return float(_EDGES_S[min((place + 1) * COARSE, _BINS)])
-
-    def quantile_s(self, counts: Counts, share: float) -> float | None:
-        """Of fine bins."""
-        return quantile_s(counts, share)
 
 
 def _in_pairs(counts: NDArray[_Integer]) -> NDArray[_Integer]:

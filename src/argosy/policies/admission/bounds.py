@@ -4,7 +4,7 @@ The most is reserved of a budget; what is probable is what the fair queue weighs
 """
 
 ANSWER_TOKENS_ASSUMED = 4096  # where nobody sets a limit to an answer
-BYTES_PER_TOKEN = 4  # of English, for what a prompt is predicted to cost
+BYTES_PER_TOKEN = 4  # of English: the gateway has no tokenizer
 ANSWER_TOKENS_PREDICTED = 256  # of a request without a limit, or with one that is rarely reached
 
 

@@ -11,33 +11,20 @@ covers the whole package, whose functions are put into each other across files. 
 kernels of another package has to do the same for its own.
 """
 
-import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numba
 
+from argosy.simulator.compiled import digest_of, stamped
 
-def _digest(folder: Path) -> str:
-    """Of the contents of a folder's Python files."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(folder.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
-
-
-_DIGEST = _digest(Path(__file__).parent)
+TEXTS = ("simulator/compiled.py", "simulator/engine", "simulator/handle.py")
+_DIGEST = digest_of(TEXTS)
 
 
 def _compiled(function: Callable[..., Any], **options: Any) -> Any:  # noqa: ANN401
     compiler: Any = numba.njit  # whose types do not know all that it takes
-    dispatcher = compiler(cache=True, _nrt=False, **options)(function)
-    cache = getattr(dispatcher, "_cache", None)  # none where numba is told to compile nothing
-    file = getattr(cache, "_cache_file", None)
-    if file is not None:
-        file._source_stamp = (file._source_stamp, _DIGEST)
-    return dispatcher
+    return stamped(compiler(cache=True, _nrt=False, **options)(function), _DIGEST)
 
 
 def kernel(function: Callable[..., Any]) -> Any:  # noqa: ANN401

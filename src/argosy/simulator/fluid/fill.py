@@ -25,7 +25,7 @@ from argosy.simulator.fluid.surface import (
 )
 from argosy.simulator.outcomes import DONE, EXPIRED, LOST, OUTCOMES, SHED
 from argosy.simulator.scenario import Scenario
-from argosy.simulator.serving import DETECT_S, Ran, _slos_s
+from argosy.simulator.serving import DETECT_S, Ran, slos_s
 from argosy.simulator.tally import BUCKETS, COARSE, Tally, bins_of
 
 SAMPLES = 512  # of how it stood
@@ -57,7 +57,7 @@ class Filling:
 
     def __init__(self, scenario: Scenario, *, seconds: float, bucket_s: float) -> None:
         self._scenario, self._seconds = scenario, seconds
-        self._slos_s = _slos_s(scenario)
+        self._slos_s = slos_s(scenario)
         self._bucket_s = bucket_s
         self._end_s = seconds
         tally = Tally(self._slos_s, bucket_s=bucket_s)

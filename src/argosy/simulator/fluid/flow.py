@@ -61,7 +61,7 @@ def flow_of_demand(fleet: Fleet, *, until_s: float, from_hour: int = 0, scale: f
     """What `trace_of_demand` draws from, not drawn. TraceError where there is no demand."""
     if not fleet.demand:
         raise TraceError("no streams of demand; give at least one")
-    streams = [demanded._stream(fleet, one, from_hour, scale) for one in fleet.demand]
+    streams = demanded.streams_of_demand(fleet, from_hour=from_hour, scale=scale)
     step_s = step_s_of(until_s)
     edges_s = np.append(np.arange(0.0, until_s - 1e-9, step_s), until_s)
     middles_s, widths_s = (edges_s[1:] + edges_s[:-1]) / 2, np.diff(edges_s)

@@ -196,7 +196,7 @@ class _Probe:
     def __init__(self, cell: Cell, asked: Asked, *, case: Case, seed: int) -> None:
         self._cell, self._asked, self._seed = cell, asked, seed
         self._run = Run(cell.scenario, asked.trace(1.0, seed), case=case, seed=seed)
-        self._slos_s = self._run.tally._slos_s
+        self._slos_s = self._run.tally.slos_s
         self._stairs = _Stairs()
         self._run.tally = self._stairs  # type: ignore[assignment]  # all that is asked of it
         self._sim = self._run.sim
@@ -284,7 +284,7 @@ class _Probe:
                 break
             self._held = None
         driver.run_until(self._sim, until_s)
-        self._run._read_results()
+        self._run.read_results()
         self._now_s = until_s
 
     # Looking.

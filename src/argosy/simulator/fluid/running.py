@@ -5,7 +5,6 @@
 Memory is that of the surfaces and of some hundred bytes for each stretch of time.
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ from argosy.simulator.fluid.mixes import Floats, Mixed, mixed
 from argosy.simulator.fluid.probe import Asked, Cells, Told, measure
 from argosy.simulator.fluid.surface import Blend, Surface, blended
 from argosy.simulator.scenario import Scenario, ScenarioError
-from argosy.simulator.serving import DETECT_S, Case, Ran
+from argosy.simulator.serving import Case, Ran, outages
 
 _ROOM = 1.05  # a surface is measured to a little more than the highest rate
 
@@ -175,34 +174,19 @@ class _Model:
 
 
 def _cut(scenario: Scenario, flow: Flow) -> _Times:
-    outages = [
+    gone_s = [
         (place, begin_s, end_s)
         for place in range(len(scenario.groups))
-        for begin_s, end_s in _outages(scenario, place)
+        for begin_s, end_s in outages(scenario, place)
     ]
-    changes = {at_s for _, begin_s, end_s in outages for at_s in (begin_s, end_s)}
+    changes = {at_s for _, begin_s, end_s in gone_s for at_s in (begin_s, end_s)}
     inner = [at_s for at_s in changes if 0.0 < at_s < flow.seconds]
     edges = np.unique(np.concatenate([flow.edges_s, np.array(inner, np.float64)]))
     at_s, seconds = edges[:-1], np.diff(edges)
     whole = np.searchsorted(flow.edges_s, at_s + seconds / 2) - 1
     shares = seconds / np.diff(flow.edges_s)[whole]
     gone = tuple(
-        frozenset(place for place, begin_s, end_s in outages if begin_s <= middle_s < end_s)
+        frozenset(place for place, begin_s, end_s in gone_s if begin_s <= middle_s < end_s)
         for middle_s in at_s + seconds / 2
     )
     return _Times(at_s, seconds, flow.requests[whole] * shares[:, None], gone)
-
-
-def _outages(scenario: Scenario, place: int) -> list[tuple[float, float]]:
-    """When a group answers nothing; spans may overlap."""
-    group = scenario.groups[place]
-    return [
-        (
-            loss.at_s,
-            math.inf
-            if loss.until_s is None
-            else max(loss.until_s + group.start_s, loss.at_s + DETECT_S),
-        )
-        for loss in scenario.losses
-        if group.domain(loss.kind) == loss.name
-    ]

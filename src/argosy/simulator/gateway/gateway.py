@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from argosy.simulator.compiled import compiled, inner
 from argosy.simulator.gateway import queue, router
-from argosy.simulator.gateway.compiled import compiled, inner
 from argosy.simulator.gateway.heap import NOBODY
 from argosy.simulator.gateway.queue import ADMITTED, UNKNOWN
 from argosy.simulator.gateway.standing import sum_slots

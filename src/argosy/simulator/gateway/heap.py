@@ -7,7 +7,7 @@ number, NOBODY where it is empty.
 
 import numpy as np
 
-from argosy.simulator.gateway.compiled import Rows, compiled, inner
+from argosy.simulator.compiled import Rows, compiled, inner
 
 NOBODY = -1  # numbers of requests, replicas and tenants begin at 0
 NODE = np.dtype(

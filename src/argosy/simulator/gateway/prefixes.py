@@ -8,7 +8,7 @@ is a chain, the least recently sent first.
 
 import numpy as np
 
-from argosy.simulator.gateway.compiled import Bits, Numbers, Rows, compiled, inner
+from argosy.simulator.compiled import Bits, Numbers, Rows, compiled, inner
 from argosy.simulator.gateway.table import ENTRY, NOWHERE, drop, put, row_of, table_of
 from argosy.simulator.handle import Handle, field
 

@@ -19,8 +19,8 @@ from argosy.policies.admission.rates import (
     take,
 )
 from argosy.policies.admission.shares import may_hold, part_of, retry_after_s
+from argosy.simulator.compiled import Row, Rows, compiled, inner
 from argosy.simulator.gateway import texts  # noqa: F401 (makes the policies' texts callable)
-from argosy.simulator.gateway.compiled import Row, Rows, compiled, inner
 from argosy.simulator.gateway.heap import NOBODY, push, remove
 from argosy.simulator.gateway.queue_rows import Queues
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from argosy.policies.admission.rates import RESERVED_BURST_S
 from argosy.policies.admission.work import TIERS, AdmissionSettings, TenantShare
-from argosy.simulator.gateway.compiled import Numbers, Rows
+from argosy.simulator.compiled import Numbers, Rows
 from argosy.simulator.gateway.heap import NOBODY, NODE
 from argosy.simulator.handle import Handle, field
 

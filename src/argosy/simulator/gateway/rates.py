@@ -11,7 +11,7 @@ from argosy.policies.rates import (
     fade,
     is_time_to_look,
 )
-from argosy.simulator.gateway.compiled import Row, compiled, inner
+from argosy.simulator.compiled import Row, compiled, inner
 from argosy.simulator.gateway.state import Gateway
 from argosy.simulator.gateway.texts import held_and_decoded, learn_finished, learn_first_token
 

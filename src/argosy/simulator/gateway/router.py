@@ -13,8 +13,8 @@ from argosy.policies.routing.places import (
     turns_waited,
 )
 from argosy.policies.routing.sessions import closeness
+from argosy.simulator.compiled import Row, Rows, compiled, inner
 from argosy.simulator.gateway import prefixes, rates
-from argosy.simulator.gateway.compiled import Row, Rows, compiled, inner
 from argosy.simulator.gateway.heap import NOBODY
 from argosy.simulator.gateway.state import NO_SESSION, TRIED_MAX, Gateway
 

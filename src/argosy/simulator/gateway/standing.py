@@ -5,8 +5,8 @@ As `Router.join` and `leave`, and `Admission.replace_table`, do it live. O(a mod
 
 import numpy as np
 
+from argosy.simulator.compiled import compiled, inner
 from argosy.simulator.gateway import prefixes, rates
-from argosy.simulator.gateway.compiled import compiled, inner
 from argosy.simulator.gateway.queue import UNKNOWN
 from argosy.simulator.gateway.state import CACHE_BYTES, GONE, READY, SUSPECT, Gateway
 from argosy.simulator.gateway.texts import own_slots

@@ -20,7 +20,7 @@ from argosy.policies.admission.work import TIERS, AdmissionSettings, settings_of
 from argosy.policies.rates import DEFAULT, Learned, Sums
 from argosy.policies.routing import PolicyName, Tuning
 from argosy.policies.routing.sessions import number_of
-from argosy.simulator.gateway.compiled import Numbers, Rows
+from argosy.simulator.compiled import Numbers, Rows
 from argosy.simulator.gateway.heap import NOBODY
 from argosy.simulator.gateway.prefixes import ENTRIES_MAX, Prefixes, prefixes_of
 from argosy.simulator.gateway.queue import UNKNOWN

@@ -6,7 +6,7 @@ the caller's to keep.
 
 import numpy as np
 
-from argosy.simulator.gateway.compiled import Bits, Rows, compiled, inner
+from argosy.simulator.compiled import Bits, Rows, compiled, inner
 
 NOWHERE = -1
 ENTRY = np.dtype([("key", "u8"), ("row", "i8")])

@@ -15,7 +15,7 @@ from argosy.policies import rates
 from argosy.policies.admission import bounds, lanes, shares
 from argosy.policies.admission import rates as token_rates
 from argosy.policies.routing import places, sessions
-from argosy.simulator.gateway.compiled import shared
+from argosy.simulator.compiled import shared
 
 shared(
     places.predicted_place,

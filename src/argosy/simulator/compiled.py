@@ -26,7 +26,9 @@ TEXTS = (  # files, and folders with all that is in them
     "policies/admission",
     "policies/rates.py",
     "policies/routing",
+    "simulator/compiled.py",
     "simulator/gateway",
+    "simulator/handle.py",
 )
 
 
@@ -46,7 +48,11 @@ _DIGEST = digest_of(TEXTS)
 
 def compiled(function: Text, digest: str = _DIGEST) -> Text:
     """The function as machine code; a division by 0 gives inf or nan, as in numpy."""
-    dispatcher: Any = njit(cache=True, error_model="numpy")(function)
+    return stamped(njit(cache=True, error_model="numpy")(function), digest)
+
+
+def stamped(dispatcher: Any, digest: str) -> Any:  # noqa: ANN401 (numba's own)
+    """What is kept of it on disk counts for these texts alone."""
     cache = getattr(dispatcher, "_cache", None)  # none where numba is told to compile nothing
     file = getattr(cache, "_cache_file", None)
     if file is not None:
