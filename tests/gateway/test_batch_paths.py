@@ -116,7 +116,7 @@ def test_a_stop_waits_for_a_download_and_cuts_one_that_nobody_reads(tmp_path):
             for client in clients:
                 client.say(request(path, method="GET"))
             await eventually(lambda: files.reads > 4)
-            draining = asyncio.create_task(house.gateway.drain(0.4))
+            draining = asyncio.create_task(house.gateway.drain(2.0))
             await asyncio.sleep(0)
             clients[0].read_fast()
             assert (await clients[0].answer()).body == CONTENT

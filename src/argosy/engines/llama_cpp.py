@@ -29,6 +29,7 @@ class LlamaCppSpec(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens: int  # of one request
     slots: int
     threads: int
+    prefix_cache: bool
 
 
 class LlamaCpp:
@@ -63,6 +64,7 @@ class LlamaCpp:
             context_tokens=config.context_tokens,
             slots=config.slots,
             threads=config.threads or threads,
+            prefix_cache=config.prefix_cache,
         )
         module = "argosy.engines.llama_cpp_server"
         return Command(

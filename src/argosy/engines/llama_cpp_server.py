@@ -67,7 +67,8 @@ def _params(spec: LlamaCppSpec, xllamacpp: _Xllamacpp) -> _Xllamacpp:
     params.cpuparams_batch.n_threads = spec.threads
     params.embedding = True
     params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
-    params.cache_ram_mib = _PROMPT_CACHE_MIB
+    params.cache_prompt = spec.prefix_cache
+    params.cache_ram_mib = _PROMPT_CACHE_MIB if spec.prefix_cache else 0
     params.port = 0
     params.endpoint_metrics = True
     params.endpoint_slots = False  # it would show one client's prompt to another

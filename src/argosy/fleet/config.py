@@ -222,6 +222,13 @@ class LlamaCppEngine(Config, frozen=True, kw_only=True, tag_field="kind", tag="l
         PositiveInt | None,
         Meta(description="CPU threads of a replica; unset: max(1, cores - 1) over the replicas."),
     ] = None
+    prefix_cache: Annotated[
+        bool,
+        Meta(
+            description="Keeps what prompts begin with. false, with one slot: a greedy answer "
+            "depends on its prompt alone, to the last bit."
+        ),
+    ] = True
 
 
 class EndpointEngine(Config, frozen=True, kw_only=True, tag_field="kind", tag="endpoint"):
