@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from argosy.cli.running import refuse
 from argosy.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -87,8 +88,7 @@ def calibrate(
         else:
             _make(measurements, out, report=report)
     except (UnreadableTable, UnreadableCalibration, FileNotFoundError) as error:
-        typer.echo(f"argosy: {error}", err=True)
-        raise typer.Exit(1) from error
+        refuse(str(error))
 
 
 def _measure_local(file: Path | None) -> None:
@@ -104,8 +104,7 @@ def _measure_local(file: Path | None) -> None:
     try:
         made = calibrate_local(fleet, weights=local_weights(fleet), state=state, say=_progress())
     except (MeasuringError, ReplicaEndedError, UnreadableLocalCalibrationError) as error:
-        typer.echo(f"argosy: {error}", err=True)
-        raise typer.Exit(1) from error
+        refuse(str(error))
     for one in made:
         step = one.step_time
         typer.echo(
@@ -126,10 +125,7 @@ def _check(file: Path, calibration: Path | None, *, as_json: bool) -> None:
     else:
         _print_check(found)
     if found.errors is None:
-        typer.echo(
-            f"argosy: {file}: none of its {found.rows_refused} rows can be answered", err=True
-        )
-        raise typer.Exit(1)
+        refuse(f"{file}: none of its {found.rows_refused} rows can be answered")
 
 
 def _add(rows: Path, calibration: Path | None, out: Path | None) -> None:
