@@ -148,6 +148,15 @@ def test_the_last_records_are_printed_raw(argosy, engine):
     assert printed["model"] == record.model
 
 
+def test_records_are_those_of_the_span_where_one_is_named(argosy, engine):
+    insert_records(engine, [recorded(ago_s=1800)])
+
+    def told(*words: str) -> int:
+        return len(json.loads(argosy("usage", "--records", "5", *words, "--json").stdout))
+
+    assert (told(), told("--since", "1h"), told("--since", "10m")) == (1, 1, 0)
+
+
 def test_a_span_is_a_whole_number_and_a_unit(argosy):
     assert [duration_s(text) for text in ("90s", "30m", "1h", "7d")] == [90, 1800, 3600, 604800]
     for text in ("", "1", "1w", "-1h", "1.5h", "h", "1 h", "\u0661h"):

@@ -142,6 +142,16 @@ def test_an_unsorted_trace_is_refused_with_the_option_that_sorts_it(argosy, smal
     assert shown.stdout.startswith("small: 3 requests in 5 s")
 
 
+def test_an_answer_of_no_token_is_refused_with_the_option_that_reads_it(argosy, small, tmp_path):
+    trace = tmp_path / "day.csv"
+    trace.write_text(HEAD + "0,10,10\n3,10,0\n", "utf-8")
+    told = refused(argosy(small(), "--trace", str(trace)))
+    assert "day.csv:3: output_tokens is 0" in told
+    assert "--zero-as-one" in told
+    shown = argosy(small(), "--trace", str(trace), "--zero-as-one", "--no-interval")
+    assert shown.stdout.startswith("small: 2 requests in 3 s")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

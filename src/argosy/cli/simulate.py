@@ -39,6 +39,12 @@ def simulate(
     sort: Annotated[
         bool, typer.Option("--sort", help="The trace is in no order: sort it, in memory.")
     ] = False,
+    zero_as_one: Annotated[
+        bool,
+        typer.Option(
+            "--zero-as-one", help="Answers of no token in the trace had one: prefill makes it."
+        ),
+    ] = False,
     scale: Annotated[float, typer.Option(help="Times as many users.")] = 1.0,
     lose: Annotated[
         list[str] | None,
@@ -106,6 +112,7 @@ def simulate(
         policy=policy,
         seed=seed,
         is_sorted=not sort,
+        zero_as_one=zero_as_one,
         is_fluid=mode == "fluid",
     )
     try:
@@ -121,7 +128,8 @@ def simulate(
             return
         answer = simulating.answer(question, with_interval=interval)
     except simulating.REFUSALS as error:
-        refuse(str(error).replace("sort=True", "--sort"))
+        said = str(error).replace("sort=True", "--sort")
+        refuse(said.replace("zero_output_as_one=True", "--zero-as-one"))
     if plot is not None:  # before a pipe may be closed
         _draw(question, answer, plot)
     _say_json(answer) if as_json else simulate_pages.print_answer(answer, today=_today())

@@ -69,6 +69,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     policy: str | None
     seed: int
     is_sorted: bool = True  # the trace
+    zero_as_one: bool = False  # its answers of no token
     is_fluid: bool = False  # measured loads and rates between them, not every request
 
 
@@ -153,6 +154,8 @@ def _check_options(asked: Asked) -> None:
             )
     if not asked.is_sorted:
         raise ScenarioError("--sort is about a trace. Name one (--trace FILE), or remove it.")
+    if asked.zero_as_one:
+        raise ScenarioError("--zero-as-one is about a trace. Name one (--trace FILE).")
 
 
 def check_sweep(asked: Asked, *, has_plot: bool) -> None:
@@ -206,7 +209,12 @@ def trace_of(question: Question, *, scaled: float, seconds: float | None) -> Tra
             from_hour=question.from_hour or 0,
             scale=scaled,
         )
-    trace = open_trace(asked.trace, sort=not asked.is_sorted, seed=asked.seed)
+    trace = open_trace(
+        asked.trace,
+        sort=not asked.is_sorted,
+        zero_output_as_one=asked.zero_as_one,
+        seed=asked.seed,
+    )
     trace = _named(question, trace)
     if seconds is not None:
         trace = until(trace, seconds)

@@ -21,15 +21,18 @@ def usage(
     *,
     state: StateDir,
     since: Annotated[
-        str, typer.Option(metavar="DURATION", help="How far back: 30m, 1h, 7d.")
-    ] = "1d",
+        str | None,
+        typer.Option(
+            metavar="DURATION", help="How far back: 30m, 1h, 7d. Sums: 1d; records: any time."
+        ),
+    ] = None,
     by: Annotated[
         Literal["tenant", "key", "model", "replica", "outcome"],
         typer.Option(help="What to sum over."),
     ] = "tenant",
     records: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="The last N records instead of sums."),
+        typer.Option(metavar="N", min=1, help="The last N records at most, instead of sums."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
@@ -41,15 +44,17 @@ def usage(
 
       argosy usage --records 20 --json
     """
-    reach_s = duration_s(since)
+    reach_s = duration_s("1d" if since is None else since)
     with open_state_store(state) as engine:
         from argosy.store.usage import records as read_records
         from argosy.store.usage import summarise
 
-        if records is not None:
-            _print_records(read_records(engine, limit=records), as_json=as_json)
-            return
         until_s = now_s()
+        if records is not None:
+            since_s = None if since is None else until_s - reach_s
+            found = read_records(engine, limit=records, since_s=since_s)
+            _print_records(found, as_json=as_json)
+            return
         sums = summarise(engine, since_s=until_s - reach_s, until_s=until_s, by=by)
         _print_sums(sums, by=by, as_json=as_json)
 

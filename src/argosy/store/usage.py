@@ -190,13 +190,17 @@ def summarise(engine: Engine, *, since_s: float, until_s: float, by: UsageGroup)
     return sorted(rows, key=lambda row: (-row.requests, row.group or ""))
 
 
-def records(engine: Engine, *, limit: int, tenant: str | None = None) -> list[Usage]:
-    """The last records, newest first; of all tenants unless one is named."""
+def records(
+    engine: Engine, *, limit: int, tenant: str | None = None, since_s: float | None = None
+) -> list[Usage]:
+    """The last records, newest first; of all tenants and times unless one is named."""
     query = sqlalchemy.select(usage_table).order_by(
         usage_table.c.at_s.desc(), usage_table.c.request
     )
     if tenant is not None:
         query = query.where(usage_table.c.tenant == tenant)
+    if since_s is not None:
+        query = query.where(usage_table.c.at_s >= since_s)
     with engine.connect() as connection:
         return [_usage(row) for row in connection.execute(query.limit(limit))]
 
