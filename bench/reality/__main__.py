@@ -28,7 +28,7 @@ from argosy.perf.local import LocalCalibration
 from bench.reality.figures import figures_of, report
 from bench.reality.foreign import counted, foreign_cores, wait_until_quiet
 from bench.reality.live import Lived, Load, Planned, live, planned, write_trace
-from bench.reality.replayed import capacity_per_s, fleet, simulated
+from bench.reality.replayed import at_the_pace_had, capacity_per_s, fleet, simulated
 
 BURST = "all at once"
 _BURST_REQUESTS = 40
@@ -77,6 +77,9 @@ def _options() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--tries", type=int, default=1, help="of each part, until others use that little (1)"
+    )
+    parser.add_argument(
+        "--ahead", action="store_true", help="the fleet goes before other programs (as root)"
     )
     parser.add_argument("--json", type=Path, help="write every request there")
     parser.add_argument("--traces", type=Path, help="a folder: write each load there as a trace")
@@ -131,8 +134,8 @@ def _lived_quietly(plan: list[Planned], options: argparse.Namespace, *, seed: in
     found: list[Load] = []
     while len(found) < options.tries:
         wait_until_quiet(_QUIET_CORES, seconds_max=options.wait_s)
-        found.append(live(plan, seed=seed + 1000 * len(found)))
-        if found[-1].foreign_cores < _QUIET_CORES:
+        found.append(live(plan, seed=seed + 1000 * len(found), is_ahead=options.ahead))
+        if options.ahead or found[-1].foreign_cores < _QUIET_CORES:
             break
         _say(f"others used {found[-1].foreign_cores:.2f} cores")
     return min(found, key=lambda load: load.foreign_cores)
@@ -142,10 +145,14 @@ def _compared(loads: dict[str, Any], calibration: LocalCalibration) -> dict[str,
     found = {}
     for name, load in loads.items():
         lived = [Lived(**one) for one in load["lived"]]
+        load["pace"], paced = at_the_pace_had(
+            lived, calibration, load["beside"], load["replicas_cpu_s"]
+        )
         found[name] = {
             "live": figures_of(lived),
             "idle": figures_of(simulated(lived, calibration)),
             "sim": figures_of(simulated(lived, calibration, load["beside"])),
+            "paced": figures_of(paced),
         }
     return found
 
@@ -155,12 +162,14 @@ def _said(loads: dict[str, Any], compared: dict[str, Any]) -> str:
     for name, load in loads.items():
         pairs = ", ".join(
             f"{figure} {compared[name]['live'][figure]:.0f} -> {compared[name]['sim'][figure]:.0f} "
-            f"(idle machine {compared[name]['idle'][figure]:.0f})"
+            f"(idle machine {compared[name]['idle'][figure]:.0f}, "
+            f"at that pace {compared[name]['paced'][figure]:.0f})"
             for figure in compared[name]["live"]
         )
         lines.append(
             f"{name}: {len(load['lived'])} requests, {len(load['errors'])} errors, others used "
-            f"{load['foreign_cores']:.2f} cores: {pairs}"
+            f"{load['foreign_cores']:.2f} cores, steps cost {load['pace']:.2f} times the CPU time: "
+            f"{pairs}"
         )
     return "\n".join(lines)
 

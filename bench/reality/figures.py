@@ -30,7 +30,7 @@ def report(rounds: Sequence[Mapping[str, Mapping[str, Figures]]]) -> str:
     """By load and figure, the median over rounds and the range.
 
     `rounds[n][load]["live"]` was measured, "sim" simulated with what others used of the machine,
-    "idle" as if they had used nothing.
+    "idle" as if they had used nothing, "paced" with the CPU time that steps cost then as well.
     """
     rows = []
     for load in dict.fromkeys(name for one in rounds for name in one):
@@ -38,6 +38,7 @@ def report(rounds: Sequence[Mapping[str, Mapping[str, Figures]]]) -> str:
         for figure in pairs[0]["live"]:
             ratios = [pair["sim"][figure] / pair["live"][figure] for pair in pairs]
             idle = [pair["idle"][figure] / pair["live"][figure] for pair in pairs]
+            paced = [pair["paced"][figure] / pair["live"][figure] for pair in pairs]
             error = statistics.median(ratios) - 1.0
             rows.append(
                 [
@@ -46,9 +47,19 @@ def report(rounds: Sequence[Mapping[str, Mapping[str, Figures]]]) -> str:
                     spread([pair["live"][figure] for pair in pairs], ".0f"),
                     spread([pair["sim"][figure] for pair in pairs], ".0f"),
                     spread(ratios),
+                    spread(paced),
                     spread(idle),
                     "within 15 %" if abs(error) <= AIM else f"{error:+.0%}",
                 ]
             )
-    head = ["load", "figure", "measured", "simulated", "sim. / measured", "as if idle", "median"]
+    head = [
+        "load",
+        "figure",
+        "measured",
+        "simulated",
+        "sim. / measured",
+        "at the pace had",
+        "as if idle",
+        "median",
+    ]
     return table(head, rows)

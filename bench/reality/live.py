@@ -4,6 +4,7 @@ Lengths and gaps are drawn from a seed; what is replayed are the counts that the
 """
 
 import asyncio
+import contextlib
 import csv
 import itertools
 import random
@@ -11,7 +12,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.reality.foreign import cores_beside_replicas, foreign_cores, watched
+from bench.reality.foreign import (
+    ahead_of_others,
+    cores_beside_replicas,
+    cores_of_own,
+    foreign_cores,
+    watched,
+)
 from bench.routing_live.client import Answer, ask
 from bench.routing_live.fleet import MODEL, fleet_of, llama, running
 from bench.routing_live.words import words
@@ -56,7 +63,9 @@ class Load:
     lived: tuple[Lived, ...]
     errors: tuple[str, ...]
     foreign_cores: float  # that others used, on average
-    beside: tuple[tuple[float, float], ...]  # that all but the replicas did: until when, cores
+    # Until when, and cores: that all but the replicas used, or all of ours but these, if ahead.
+    beside: tuple[tuple[float, float], ...]
+    replicas_cpu_s: float  # that the replicas used
 
 
 def planned(count: int, *, rate_per_s: float | None, seed: int) -> list[Planned]:
@@ -87,14 +96,16 @@ def _drawn(chance: random.Random, *, median: float, sigma: float, low: int, high
             return value
 
 
-def live(plan: list[Planned], *, seed: int) -> Load:
-    """On a fresh fleet."""
+def live(plan: list[Planned], *, seed: int, is_ahead: bool = False) -> Load:
+    """On a fresh fleet; `is_ahead`: that goes before all other programs."""
     with running(FLEET) as up:
         time.sleep(_SETTLE_S)
         replicas = {one.pid for one in up.replicas.values()}
-        with watched(replicas) as samples:
+        first = ahead_of_others() if is_ahead else contextlib.nullcontext()
+        with first, watched(replicas) as samples:
             answers = asyncio.run(_ask_all(up.url, up.key, plan, seed))
     first_s = answers[0][0]
+    beside = cores_of_own if is_ahead else cores_beside_replicas
     lived = [
         Lived(
             at_s=at_s - first_s,
@@ -112,9 +123,10 @@ def live(plan: list[Planned], *, seed: int) -> Load:
         errors=tuple(one.error for _, one in answers if one.error),
         foreign_cores=foreign_cores(samples[0], samples[-1]),
         beside=tuple(
-            (after.at_s - first_s, cores_beside_replicas(before, after))
+            (after.at_s - first_s, beside(before, after))
             for before, after in itertools.pairwise(samples)
         ),
+        replicas_cpu_s=samples[-1].replicas_s - samples[0].replicas_s,
     )
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from argosy.perf.local_fit import (
     StepSample,
@@ -38,6 +39,18 @@ def test_pauses_in_a_tenth_of_the_steps_change_little() -> None:
             wanted_s, rel=0.05
         )
     assert found.interval.ttft_low <= 1.0 <= found.interval.ttft_high
+
+
+def test_the_mean_of_all_rounds_says_how_long_the_steps_of_the_fastest_take() -> None:
+    fastest = _samples(slowdown=1.0)
+    slower = [replace(one, seconds=one.seconds * (1.8 if one.is_busy else 1.2)) for one in fastest]
+    found = fit(fastest, [*fastest, *slower])
+    assert found.pace == pytest.approx(1.1, rel=0.01)
+    assert found.slowdown == pytest.approx(1.4 / 1.1, rel=0.01)
+    wanted_s = 1.1 * TRUE.step_s(tokens=60, pairs=1830)
+    assert found.step_time.step_s(tokens=60, pairs=1830) == pytest.approx(wanted_s, rel=0.03)
+    assert found.interval.ttft_low < 0.95
+    assert found.interval.ttft_high > 1.05
 
 
 def test_one_replica_alone_has_no_slowdown() -> None:

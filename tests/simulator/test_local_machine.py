@@ -87,6 +87,15 @@ def test_programs_beside_the_fleet_slow_it_down_while_they_run() -> None:
     assert results["ttft_s"][0] == pytest.approx(wanted_s, rel=1e-4)
 
 
+def test_waiting_for_a_core_takes_time_but_no_time_on_a_core() -> None:
+    alone = simulate_shared(_scenario(), _trace([0.0]))
+    beside = Background(cores=2, threads=1, until_s=(1e9,), used_cores=(1.5,))
+    starved = simulate_shared(_scenario(), _trace([0.0]), background=beside)
+    wanted_s = alone.results["end_s"][0] - MADE.overhead_s
+    assert alone.on_core_s == pytest.approx(wanted_s, rel=1e-4)
+    assert starved.on_core_s == pytest.approx(wanted_s, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("used_cores", "busy", "slowness"),
     [(0.0, 2, 1.0), (0.1, 2, 2 / 1.9), (1.0, 2, 2.0), (0.6, 1, 1.0), (2.0, 0, 1.0)],

@@ -44,10 +44,11 @@ _TRIES = 3  # of decoding together for long enough
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """All that was timed."""
+    """What was timed."""
 
-    steps: tuple[StepSample, ...]
+    steps: tuple[StepSample, ...]  # of each the fastest
     overheads_s: tuple[float, ...]
+    every: tuple[StepSample, ...] = ()  # of all rounds
 
 
 def calibrate_local(
@@ -98,7 +99,8 @@ async def measure(
     async with _replicas(fleet, deployment, weights=weights, state=state) as pids:
         asks = _asks(engine.context_tokens, pids if threads == 1 else {})
         measured = await _measure_all(tuple(pids), asks, engine.slots, say)
-    fitted = fit(measured.steps)
+    # Times by the clock hold the waits for a core that others had: then only the fastest count.
+    fitted = fit(measured.steps, measured.every if threads == 1 else ())
     return LocalCalibration(
         deployment=deployment.name,
         engine="llama.cpp",
@@ -110,6 +112,7 @@ async def measure(
         context_tokens=engine.context_tokens,
         prefill_tokens_max=min(PREFILL_TOKENS_MAX, engine.context_tokens),
         step_time=fitted.step_time,
+        pace=fitted.pace,
         slowdown=fitted.slowdown,
         overhead_s=statistics.median(measured.overheads_s),
         interval=fitted.interval,
@@ -172,6 +175,7 @@ async def _measure_all(urls: Sequence[str], asks: Asks, slots: int, say: Say) ->
     return Measured(
         steps=tuple(step for each in rounds.values() for step in _fastest(each)),
         overheads_s=tuple(each for one in rounds[False] for each in one.overheads_s),
+        every=tuple(step for each in rounds.values() for one in each for step in one.steps),
     )
 
 

@@ -38,8 +38,9 @@ class LocalCalibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     slots: int
     context_tokens: int
     prefill_tokens_max: int = PREFILL_TOKENS_MAX
-    step_time: StepTime  # while the other replicas are idle
-    slowdown: float  # factor on it while all the others are busy; 1 at least
+    step_time: StepTime  # while the other replicas are idle, on average
+    pace: float = 1.0  # that average over the fastest: much above 1 on an unsteady machine
+    slowdown: float  # factor on it while all the others are busy; 1 at least, on average
     overhead_s: float  # of a request, before its first step: HTTP, template, tokenizer
     interval: Interval
     residuals: Residuals

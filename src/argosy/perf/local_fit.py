@@ -3,7 +3,9 @@
     seconds = linear(tokens) + context_s_per_token x contexts + pair_s x pairs
 
 is fitted while the other replicas of the machine are idle; while they work, all is `slowdown`
-times that.
+times that. The shape is that of the fastest steps, for what disturbs one only ever adds; how long
+they take is the mean over all that were timed. A rented core is often one of two hyperthreads of a
+real one: on two of them the same step took once 1.0 and once 2.0 times a CPU time, seconds apart.
 
 `linear` has a knot at each batch of decodes alone and a few beyond, where prompts are read:
 between a step that decodes and one that reads, engines change their kernels. NumPy alone.
@@ -41,6 +43,7 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True):
     """What the samples say."""
 
     step_time: StepTime
+    pace: float  # that is in it: mean seconds over those of the fastest
     slowdown: float
     interval: Interval
     residuals: Residuals
@@ -50,24 +53,35 @@ class TooFewSamplesError(ValueError):
     """Samples that no StepTime follows from."""
 
 
-def fit(samples: Sequence[StepSample]) -> Fitted:
-    """Raises TooFewSamplesError without both decoding and reading steps while others idle."""
-    alone = [one for one in samples if not one.is_busy]
+def fit(fastest: Sequence[StepSample], every: Sequence[StepSample] = ()) -> Fitted:
+    """`fastest`: of each step one sample, or some; `every`: all, where their mean says the pace.
+
+    Raises TooFewSamplesError without both decoding and reading steps while others idle.
+    """
+    alone = [one for one in fastest if not one.is_busy]
     knots = _knots(alone)
     found = _least_absolute(_design(_table(alone), knots), _table(alone)[:, 3])
-    table = _table(samples)
-    is_busy = np.array([one.is_busy for one in samples])
+    table = _table(every or fastest)
+    is_busy = np.array([one.is_busy for one in every or fastest])
     predicted_s = _design(table, knots) @ found
+    pace = _mean_ratio(table[~is_busy, 3], predicted_s[~is_busy]) if every else 1.0
+    predicted_s *= pace
     slowdown = 1.0
     if is_busy.any():
-        slowdown = max(1.0, float(np.median(table[is_busy, 3] / predicted_s[is_busy])))
+        slowdown = max(1.0, _mean_ratio(table[is_busy, 3], predicted_s[is_busy]))
         predicted_s[is_busy] *= slowdown
     return Fitted(
-        step_time=_step_time(knots, found),
+        step_time=_step_time(knots, found * pace),
+        pace=pace,
         slowdown=slowdown,
         interval=_interval(table, predicted_s),
-        residuals=_residuals(table[:, 3], predicted_s),
+        residuals=_residuals(_table(alone)[:, 3], _design(_table(alone), knots) @ found),
     )
+
+
+def _mean_ratio(seconds: Array, predicted_s: Array) -> float:
+    """Over the time that they took: long steps count for more."""
+    return float(seconds.sum() / predicted_s.sum())
 
 
 def _table(samples: Sequence[StepSample]) -> Array:

@@ -56,6 +56,7 @@ class SharedRan(msgspec.Struct, frozen=True, kw_only=True):
 
     ran: Ran
     results: NDArray[np.void]  # outcomes.RESULT, in the order in which they ended
+    on_core_s: float  # for which replicas had their cores, summed over replicas
 
 
 def shares_a_machine(scenario: Scenario) -> bool:
@@ -79,7 +80,7 @@ def simulate_shared(
     while run.sim.book.marks[0]["alive"]:
         machine.run_until(run.sim.book.marks[0]["now_s"] + driver.SWEEP_S)
     results.append(_ended(run))
-    return SharedRan(ran=run.finish(), results=np.concatenate(results))
+    return SharedRan(ran=run.finish(), results=np.concatenate(results), on_core_s=machine.on_core_s)
 
 
 def _rows(window: Window) -> Iterator[Window]:
@@ -103,6 +104,8 @@ class _Machine:
         of = self._sim.engine.replicas["group"]
         self._most = np.array([group.slowdown for group in groups])[of]
         self._slowness = np.ones(of.size)
+        self._since_s = self._on_core = 0.0  # replicas, each for the share that it has
+        self.on_core_s = 0.0
 
     @property
     def _now_s(self) -> float:
@@ -125,9 +128,12 @@ class _Machine:
         is_busy = (rows["phase"] == STEPPING) | (rows["phase"] == DUE)
         others = (is_busy.sum() - is_busy) / max(1, rows.size - 1)
         wanted = 1.0 + (self._most - 1.0) * others
-        now_s = self._now_s
+        now_s, starved = self._now_s, 1.0
         if self._background is not None:
-            wanted *= self._background.slowness(now_s, int(is_busy.sum()))
+            starved = self._background.slowness(now_s, int(is_busy.sum()))
+        wanted *= starved
+        self.on_core_s += self._on_core * (now_s - self._since_s)
+        self._since_s, self._on_core = now_s, float(is_busy.sum()) / starved
         for replica in np.flatnonzero(wanted != self._slowness):
             _slow_down(self._sim.engine, replica, wanted[replica], now_s)
         self._slowness = wanted
