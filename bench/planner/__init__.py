@@ -1,0 +1,1 @@
+"""Benchmarks of the planner: its size, and what it finds beside others."""
