@@ -21,7 +21,10 @@ def follow(value: object, node: dict, schema: dict) -> None:
     node = resolve(node, schema)
     if "discriminator" in node:
         node = resolve({"$ref": node["discriminator"]["mapping"][value["kind"]]}, schema)
-    if isinstance(value, dict):
+    if isinstance(value, dict) and isinstance(node.get("additionalProperties"), dict):
+        for inner in value.values():  # names that the operator chooses
+            follow(inner, node["additionalProperties"], schema)
+    elif isinstance(value, dict):
         assert set(node["required"]) <= set(value) <= set(node["properties"])
         for key, inner in value.items():
             follow(inner, node["properties"][key], schema)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from argosy.fleet.contracts import Contract, Place, Planning, Spread, SurviveKind
 from argosy.fleet.demand import Demand, Link, Nodes, Slo
 from argosy.fleet.fields import (
     Config,
@@ -207,6 +208,10 @@ class Pool(Config, frozen=True, kw_only=True):
         Annotated[float, Meta(ge=0)] | None,
         Meta(description="Seconds from asking for a replica to its being ready; unset: 300."),
     ] = None
+    country: Annotated[
+        Annotated[str, Meta(pattern=r"^[A-Z]{3}(?!\n)$")] | None,
+        Meta(description="Where it stands, by ISO 3166 in 3 letters: DEU; unset: the catalogue's."),
+    ] = None
 
 
 class LlamaCppEngine(Config, frozen=True, kw_only=True, tag_field="kind", tag="llama.cpp"):
@@ -367,6 +372,29 @@ class Model(Config, frozen=True, kw_only=True):
         Meta(description="Its dimensions, as argosy catalogue --models names them."),
     ] = None
     slo: Annotated[Slo, Meta(description="What is promised of its answers.")] = Slo()
+    survive: Annotated[
+        tuple[SurviveKind, ...],
+        Meta(description="What may be lost while its requests are still served within the SLO."),
+    ] = ()
+    residency: Annotated[
+        tuple[Place, ...],
+        Meta(description="Where it may be served, and nowhere else; unset: anywhere."),
+    ] = ()
+    spread: Annotated[
+        Spread, Meta(description="How much of it any one cloud, maker, region or pool may serve.")
+    ] = Spread()
+
+
+class Autoscale(Config, frozen=True, kw_only=True):
+    """Between which bounds the replicas of a deployment follow its demand."""
+
+    min: Annotated[
+        int, Meta(ge=0, description="Replicas that are kept at least; 0: none where nobody asks.")
+    ] = 1
+    max: Annotated[
+        PositiveInt | None,
+        Meta(description="Replicas at most; unset: they do not follow demand."),
+    ] = None
 
 
 class Deployment(Config, frozen=True, kw_only=True):
@@ -381,6 +409,13 @@ class Deployment(Config, frozen=True, kw_only=True):
     layout: Annotated[
         Layout, Meta(description="How a replica is spread over chips; vllm, sglang and trtllm.")
     ] = Layout()
+    autoscale: Annotated[
+        Autoscale,
+        Meta(
+            description="Replicas follow the demand between these bounds, on planned pools: argosy "
+            "simulate honours it; unset: replicas stay as many."
+        ),
+    ] = Autoscale()
 
     @property
     def name(self) -> str:
@@ -451,6 +486,13 @@ class Fleet(Config, frozen=True, kw_only=True):
     links: Annotated[
         tuple[Link, ...], Meta(description="How far regions are apart, where it is known.")
     ] = ()
+    contracts: Annotated[
+        tuple[Contract, ...],
+        Meta(description="How chips may be paid for beside by the hour; argosy plan decides."),
+    ] = ()
+    plan: Annotated[
+        Planning, Meta(description="For when, for what growth and within what caps it plans.")
+    ] = Planning()
 
     def model(self, name: str) -> Model:
         """The model of that name; a checked fleet has it."""

@@ -36,6 +36,7 @@ _YAML_HINTS = (
 )
 _TOO_DEEP = f"the file nests deeper than {_DEPTH_MAX} levels, or an alias stands inside itself."
 _NAME = re.compile(r"[\w-]{1,60}")
+_DAY_FIELDS = ("from", "until", "by")  # which hold days as one writes them, without quotes
 
 
 def read(text: str, *, fields: Iterable[str]) -> tuple[Value, "Document"]:
@@ -203,6 +204,8 @@ def _scalar(node: yaml.ScalarNode, path: Path, document: Document) -> Value:
             if len(text) <= _NUMBER_CHARS_MAX:
                 return loader.construct_object(node)
         document.note(path, f"= {asked} is not a value that YAML can read as {kind}.")
+    elif kind == "timestamp" and path and path[-1] in _DAY_FIELDS:
+        return text  # their types say whether it is a day
     elif kind in {"timestamp", "value", "merge"}:
         told = f"is read as a {kind} by YAML, not as text. Quote it: {asked}"
         document.note(path, f"= {asked[1:-1]} {told}")

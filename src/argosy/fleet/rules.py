@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from argosy.fleet.config import EndpointEngine, Fleet, LlamaCppEngine
 from argosy.fleet.document import Path, did_you_mean, printable
+from argosy.fleet.rules_contracts import CONTRACT_RULES
 from argosy.fleet.rules_planned import PLANNED_RULES
 
 _Finding: TypeAlias = tuple[Path, str]  # where, and the rest of the sentence
@@ -175,4 +176,5 @@ _RULES: tuple[Callable[[Fleet], Iterator[_Finding]], ...] = (
     _reservations_of_lower_tiers,
     _idle_models,
     *PLANNED_RULES,
+    *CONTRACT_RULES,
 )

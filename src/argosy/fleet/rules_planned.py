@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from argosy.fleet.architectures import architectures
 from argosy.fleet.catalogue import chips
-from argosy.fleet.config import Deployment, Fleet, PlannedLauncher, Pool
+from argosy.fleet.config import Autoscale, Deployment, Fleet, PlannedLauncher, Pool
 from argosy.fleet.demand import HOURS
 from argosy.fleet.document import Path, did_you_mean
 from argosy.fleet.layout import Layout
@@ -87,13 +87,33 @@ def _unused_layouts(fleet: Fleet) -> Iterator[_Finding]:
 def _full_pools(fleet: Fleet) -> Iterator[_Finding]:
     wanted: Counter[str] = Counter()
     for deployment in _planned(fleet):
-        wanted[deployment.pool] += deployment.replicas * deployment.layout.chips
+        replicas = deployment.autoscale.max or deployment.replicas
+        wanted[deployment.pool] += replicas * deployment.layout.chips
     for index, pool in enumerate(fleet.pools):
         there = pool.nodes.max * pool.nodes.chips_per_node
         if wanted[pool.name] > there:
             told = f"= {pool.nodes.max} holds {there} chips; its deployments want"
             works = f"{wanted[pool.name]}. Raise it, or deploy fewer replicas."
             yield ("pools", index, "nodes", "max"), f"{told} {works}"
+
+
+def _odd_autoscale(fleet: Fleet) -> Iterator[_Finding]:
+    planned = {deployment.name for deployment in _planned(fleet)}
+    for index, deployment in enumerate(fleet.deployments):
+        bounds, at = deployment.autoscale, ("deployments", index, "autoscale")
+        if bounds == Autoscale():
+            continue
+        if deployment.name not in planned:
+            told = "has no effect: replicas follow demand in argosy simulate alone, on planned"
+            yield at, f"{told} pools. Remove it."
+        if bounds.max is None:
+            yield at, "lacks a max, so that it has no effect. Write max: the most replicas."
+        elif bounds.min > bounds.max:
+            told = f"= {bounds.min} is more than max = {bounds.max}. Lower one of them."
+            yield (*at, "min"), told
+        elif not bounds.min <= deployment.replicas <= bounds.max:
+            told = f"= {deployment.replicas} is not within autoscale, {bounds.min} to {bounds.max}."
+            yield ("deployments", index, "replicas"), f"{told} It is where scaling begins."
 
 
 def _odd_demand(fleet: Fleet) -> Iterator[_Finding]:
@@ -139,6 +159,7 @@ PLANNED_RULES: tuple[Callable[[Fleet], Iterator[_Finding]], ...] = (
     _models_without_dimensions,
     _unused_layouts,
     _full_pools,
+    _odd_autoscale,
     _odd_demand,
     _odd_links,
 )

@@ -31,6 +31,8 @@ def check_type(value: Value, path: Path, type_: _Type, document: Document) -> No
     elif get_origin(bare) is tuple and isinstance(value, list) and value:
         for index, item in enumerate(cast("list[Value]", value)):
             check_type(item, (*path, index), get_args(bare)[0], document)
+    elif get_origin(bare) is dict and isinstance(value, dict):
+        _check_mapping(cast("dict[str, Value]", value), path, get_args(bare), document)
     elif get_origin(bare) is Literal:
         _check_choice(value, path, get_args(bare), document)
     else:
@@ -52,7 +54,7 @@ def _kind(struct: _Type) -> str:
 
 
 def _check_kinds(value: Value, path: Path, kinds: dict[str, _Type], document: Document) -> None:
-    noun = str(path[-1])
+    noun = next(part for part in reversed(path) if isinstance(part, str)).removesuffix("s")
     if not isinstance(value, dict) or "kind" not in value:
         asked = "" if isinstance(value, dict) else f"{document.asked(path, value)} "
         told = f"{asked}lacks a kind. Write {{kind: {next(iter(kinds))}}}, for example."
@@ -85,6 +87,15 @@ def _check_struct(value: Value, path: Path, struct: _Type, document: Document) -
     for name, field in fields.items():
         if field.required and name not in value:
             document.note(path, f"lacks the field {name}.{_about(field.type)}")
+
+
+def _check_mapping(
+    value: dict[str, Value], path: Path, types: tuple[_Type, _Type], document: Document
+) -> None:
+    """Names that the operator chooses, each with one value."""
+    for key, inner in value.items():
+        _check_leaf(key, (*path, key), types[0], document)
+        check_type(inner, (*path, key), types[1], document)
 
 
 def _about(type_: _Type) -> str:
