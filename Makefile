@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: install serve test test-engines check bench bench-gateway bench-routing bench-simulator bench-reality bench-replays bench-fluid failover clean
+.PHONY: install serve test test-engines check bench bench-gateway bench-routing bench-simulator bench-reality bench-replays bench-fluid bench-autoscaling failover clean
 
 install: $(VENV)/.serve
 
@@ -66,6 +66,9 @@ bench-replays: $(VENV)/.dev  ## recorded vLLM runs, replayed: seconds; see docs/
 
 bench-fluid: $(VENV)/.dev  ## the fluid mode beside the exact one; see docs/FLUID.md
 	@$(BIN)/python -m bench.fluid $(ARGS)
+
+bench-autoscaling: $(VENV)/.dev  ## scaling rules on recorded demand; see docs/AUTOSCALING.md
+	@$(BIN)/python -m bench.autoscaling $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

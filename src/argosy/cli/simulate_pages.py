@@ -24,6 +24,7 @@ def print_answer(answer: Answer, *, today: date) -> None:
     _print_models(answer)
     typer.echo("")
     _print_groups(report, today)
+    _print_scaling(report)
     typer.echo("")
     for line in (*_sums(answer), "", *_bounds(report), *_notes(answer, today)):
         typer.echo(line)
@@ -126,8 +127,35 @@ def _per_hour(total: float | None, group: GroupReport, mark: str = "") -> str:
     """Of all its replicas; of kWh that is kW."""
     if total is None:
         return "-"
-    value = total / (group.paid_s / group.replicas / 3600)
+    value = total / _hours(group)
     return f"{value:,.0f}{mark}" if value >= 10 else f"{value:.1f}{mark}"
+
+
+def _hours(group: GroupReport) -> float:
+    """For which its replicas were paid."""
+    replicas = group.replicas if group.scaling is None else group.scaling.replicas_mean
+    return max(group.paid_s, 1e-9) / max(replicas, 1e-9) / 3600
+
+
+def _print_scaling(report: Report) -> None:
+    """Where a deployment follows its demand: how many replicas it had."""
+    rows = [
+        (
+            group.deployment, f"{scaling.replicas_min}-{scaling.replicas_max}",
+            f"{scaling.replicas_mean:.1f}", scaling.replicas_most,
+            f"{scaling.replica_hours:,.1f}", scaling.started, scaling.stopped,
+            f"{scaling.start_s:g} s",
+        )
+        for group in report.groups
+        if (scaling := group.scaling) is not None
+    ]  # fmt: skip
+    if not rows:
+        return
+    typer.echo("")
+    heads = (
+        "SCALED", "BETWEEN", "MEAN", "MOST", "REPLICA-HOURS", "STARTED", "STOPPED", "COLD START",
+    )  # fmt: skip
+    print_table(heads, rows)
 
 
 def _sums(answer: Answer) -> list[str]:
@@ -135,9 +163,7 @@ def _sums(answer: Answer) -> list[str]:
     goodput = _ranged(answer, lambda one: one.goodput_per_s, lambda value: f"{value:,.1f}")
     parts = [f"goodput {goodput} requests/s"]
     known = [
-        group.cost_usd / (group.paid_s / group.replicas / 3600)
-        for group in report.groups
-        if group.cost_usd is not None
+        group.cost_usd / _hours(group) for group in report.groups if group.cost_usd is not None
     ]
     if known:
         parts.append(f"{sum(known):,.0f} USD an hour")

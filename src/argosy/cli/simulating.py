@@ -18,12 +18,14 @@ from msgspec.structs import replace
 from argosy.cli.state import default_state_dir
 from argosy.fleet.config import Fleet
 from argosy.perf.local import FILE, UnreadableLocalCalibrationError, load_local
+from argosy.planner.sustained import sustained
 from argosy.policies.routing import POLICIES
 from argosy.simulator.demanded import busiest_hour, trace_of_demand
 from argosy.simulator.fluid.flow import Flow, flow_of_demand, flow_of_trace
 from argosy.simulator.fluid.running import Surfaces, simulate_fluid
 from argosy.simulator.local import shares_a_machine, simulate_shared
 from argosy.simulator.report import Report, report_of
+from argosy.simulator.scaling import PolicyScaler
 from argosy.simulator.scenario import (
     ROUND_TRIP_S_ASSUMED,
     START_S_ASSUMED,
@@ -111,6 +113,11 @@ def question_of(fleet: Fleet, asked: Asked) -> Question:
         raise ScenarioError(
             "replicas that share this machine are simulated request by request, without losses "
             "and not as a fluid. Leave out --lose and --mode."
+        )
+    if asked.is_fluid and _is_scaled(scenario):
+        raise ScenarioError(
+            "--mode fluid knows no autoscaling: its replicas stay as many. Leave out --mode, or "
+            "remove autoscale from the deployments."
         )
     if asked.trace is None and not fleet.demand:
         raise ScenarioError(
@@ -299,8 +306,24 @@ def _run(question: Question, trace: Trace, case: Case, words: str) -> Report:
         ran = simulate_shared(question.scenario, trace, seed=asked.seed).ran
         return report_of(ran, trace=_found(question, trace))
     with _progress(words, total_s) as told:
-        ran = simulate(question.scenario, trace, case=case, seed=asked.seed, progress=told)
+        ran = simulate(
+            question.scenario,
+            trace,
+            case=case,
+            seed=asked.seed,
+            progress=told,
+            scaler=_scaler(question.scenario, trace),
+        )
     return report_of(ran, trace=_found(question, trace))
+
+
+def _is_scaled(scenario: Scenario) -> bool:
+    return any(group.autoscale is not None for group in scenario.groups)
+
+
+def _scaler(scenario: Scenario, trace: Trace) -> PolicyScaler | None:
+    """The autoscaling policy, where a deployment has bounds, with what its replicas sustain."""
+    return PolicyScaler(sustained(scenario, trace)) if _is_scaled(scenario) else None
 
 
 def _run_fluid(
@@ -339,7 +362,14 @@ def sweep(question: Question, scales: Sequence[float]) -> tuple[SweepRow, ...]:
             ran = simulate_shared(question.scenario, trace, seed=question.asked.seed).ran
         else:
             with _progress(f"scale {scaled:g}", seconds) as told:
-                ran = simulate(question.scenario, trace, seed=question.asked.seed, progress=told)
+                scaler = _scaler(question.scenario, trace)
+                ran = simulate(
+                    question.scenario,
+                    trace,
+                    seed=question.asked.seed,
+                    progress=told,
+                    scaler=scaler,
+                )
         rows.append(SweepRow(scale=scaled, report=report_of(ran, trace=_found(question, trace))))
     return tuple(rows)
 
@@ -375,7 +405,8 @@ def scales_of(text: str) -> tuple[float, ...]:
 
 def _say_if_it_compiles(question: Question) -> None:
     """A word before a long silence, into a log as well."""
-    if not is_compiled(with_losses=bool(question.scenario.losses)):
+    scenario = question.scenario
+    if not is_compiled(with_losses=bool(scenario.losses), with_scaling=_is_scaled(scenario)):
         typer.echo("compiling the simulator: about a minute, the first time only", err=True)
 
 

@@ -56,7 +56,10 @@ _NOBODY = -1
 
 _TEXTS = (  # what is in the machine code of this file
     "fleet/share.py",
-    "policies",
+    "policies/admission",
+    "policies/breaker.py",
+    "policies/rates.py",
+    "policies/routing",
     "simulator/compiled.py",
     "simulator/driver.py",
     "simulator/engine",
@@ -398,6 +401,15 @@ def replicas_join(sim: Sim, replicas: Numbers, at_s: float) -> None:
         sim.book.refusals[replica] = 0
         cached = it.blocks * it.block_tokens * BYTES_PER_TOKEN if it.entry_blocks > 0 else 1
         replica_joins(sim.gateway, replica, cached, at_s)
+    table_changed(sim.gateway, at_s)
+    _act(sim, at_s)
+
+
+@compiled
+def replicas_drain(sim: Sim, replicas: Numbers, at_s: float) -> None:
+    """They get no new requests; what they answer goes on to its end. All to `at_s` has been run."""
+    for replica in replicas:
+        replica_leaves(sim.gateway, replica)
     table_changed(sim.gateway, at_s)
     _act(sim, at_s)
 

@@ -1,9 +1,10 @@
 """What a simulation says, as plain data: by model and tier, by group of replicas, and over time.
 
-Costs are those of all replicas, busy or not, while requests arrive, and of those that still answer
-after the last one. Energy is the chips' (idle power for that time, and what work adds to it) times
-the region's PUE. Both are None where a price, a chip's power or a region's carbon is not known; the
-sums, and what they are divided by, then cover the others alone.
+Costs are those of all replicas, busy or not, while requests arrive (of a deployment that is scaled,
+of those that are up, starting or draining), and of those that still answer after the last one.
+Energy is the chips' (idle power for that time, and what work adds to it) times the region's PUE.
+Both are None where a price, a chip's power or a region's carbon is not known; the sums, and what
+they are divided by, then cover the others alone.
 """
 
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from argosy.policies.admission.work import TIERS
 from argosy.simulator.binding import Bound, first_bounds
 from argosy.simulator.engine.histogram import quantile_s
 from argosy.simulator.outcomes import DONE, OUTCOMES
+from argosy.simulator.scaling import Changed
 from argosy.simulator.scenario import Group
 from argosy.simulator.serving import Ran
 from argosy.simulator.tally import share_within
@@ -69,11 +71,25 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     kv_used_share: float
 
 
+class ScalingReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How many replicas a deployment had while requests arrived; it pays for all of them."""
+
+    replicas_min: int  # that are allowed
+    replicas_max: int
+    replicas_mean: float  # up, starting or draining
+    replicas_most: int
+    replica_hours: float
+    started: int
+    stopped: int
+    start_s: float  # from asking for one to its being ready
+    decisions: tuple[Changed, ...]  # each that changed how many there are to be
+
+
 class GroupReport(msgspec.Struct, frozen=True, kw_only=True):
     """Like replicas: one deployment."""
 
     deployment: str
-    replicas: int
+    replicas: int  # at most, where it is scaled
     chips: int
     chip: str
     region: str
@@ -94,6 +110,7 @@ class GroupReport(msgspec.Struct, frozen=True, kw_only=True):
     energy_kwh: float | None
     co2_kg: float | None
     load: tuple[LoadReport, ...]
+    scaling: ScalingReport | None = None  # None: always as many
 
 
 class TimeReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -256,7 +273,10 @@ def _keeps(ran: Ran, model: int, ttft: NDArray[np.int64], itl: NDArray[np.int64]
 
 def _group(ran: Ran, place: int) -> GroupReport:
     group, did = ran.scenario.groups[place], ran.accounts[place]
+    scaling = _scaling(ran, place)
     arriving_s = group.replicas * max(ran.fed_s, _SECONDS_MIN)
+    if scaling is not None:
+        arriving_s = max(scaling.replica_hours * 3600, _SECONDS_MIN)
     busy_s = did.busy_s if ran.busy_s_arriving is None else ran.busy_s_arriving[place]
     paid_s = arriving_s + did.busy_s - busy_s
     price = group.price_usd_per_hour
@@ -288,6 +308,25 @@ def _group(ran: Ran, place: int) -> GroupReport:
         energy_kwh=energy_kwh,
         co2_kg=None if energy_kwh is None or carbon is None else energy_kwh * carbon / 1000,
         load=tuple(_load(ran, place, blocks)),
+        scaling=scaling,
+    )
+
+
+def _scaling(ran: Ran, place: int) -> ScalingReport | None:
+    group = ran.scenario.groups[place]
+    if ran.scaled is None or group.autoscale is None:
+        return None
+    scaled = ran.scaled[place]
+    return ScalingReport(
+        replicas_min=group.autoscale.min,
+        replicas_max=group.autoscale.max,
+        replicas_mean=scaled.replicas_mean,
+        replicas_most=scaled.replicas_max,
+        replica_hours=scaled.replica_s / 3600,
+        started=scaled.started,
+        stopped=scaled.stopped,
+        start_s=group.start_s,
+        decisions=scaled.decisions,
     )
 
 

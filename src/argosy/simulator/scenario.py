@@ -44,6 +44,13 @@ class ScenarioError(ValueError):
     """It cannot be simulated; the message says what was asked, what is true, what would work."""
 
 
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a group whose replicas follow demand."""
+
+    min: int
+    max: int
+
+
 class Group(msgspec.Struct, frozen=True, kw_only=True):
     """Like replicas: one deployment."""
 
@@ -65,6 +72,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     pue: float
     price_offer: Offer | None = None  # whose list price it is; None: the fleet file's, or none
     slowdown: float = 1.0  # of a step while all other replicas of its machine work; see `local.py`
+    autoscale: Bounds | None = None  # honoured where `serving.simulate` is given a scaler
 
     def domain(self, kind: str) -> str:
         """Its name as a failure domain of that kind."""
@@ -154,6 +162,7 @@ def _group(
     if isinstance(found, DoesNotFit):
         raise ScenarioError(f"{deployment.name}: {found.message}")
     price, source, offer = _price(pool)
+    bounds = deployment.autoscale
     carbon, pue = _electricity(pool.region)
     return Group(
         name=deployment.name,
@@ -173,6 +182,7 @@ def _group(
         price_offer=offer,
         carbon_g_per_kwh=carbon,
         pue=pue,
+        autoscale=None if bounds.max is None else Bounds(min=bounds.min, max=bounds.max),
     )
 
 

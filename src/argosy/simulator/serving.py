@@ -28,6 +28,7 @@ from argosy.simulator.engine import (
 from argosy.simulator.engine.state import STEPPING
 from argosy.simulator.gateway.state import Gateway, Limits, SimulatedReplica, gateway_of, rules_of
 from argosy.simulator.outcomes import RESULT
+from argosy.simulator.scaling import Scaled, Scaler, Scaling, at_most
 from argosy.simulator.scenario import Group, Scenario, ScenarioError, slowed
 from argosy.simulator.tally import Tally
 from argosy.simulator.traces.window import Trace, Window
@@ -55,6 +56,7 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
     fed_s: float  # of the last arrival
     requests: int
     busy_s_arriving: tuple[float, ...] | None = None  # by group, up to the last arrival
+    scaled: tuple[Scaled, ...] | None = None  # by group, where a scaler set how many replicas
     origins: tuple[str, ...] = ()  # of the trace
 
 
@@ -71,13 +73,16 @@ def simulate(
     case: Case = "expected",
     seed: int = 0,
     progress: Progress | None = None,
+    scaler: Scaler | None = None,
 ) -> Ran:
     """Replay `trace` on the fleet, its steps as predicted or at an end of their 80 % interval.
+
+    With a scaler, groups that have `autoscale` follow its decisions within these bounds.
 
     Raises ScenarioError where the trace asks for what the fleet does not have, TraceError where it
     cannot be read.
     """
-    run = Run(scenario, trace, case=case, seed=seed)
+    run = Run(scenario, trace, case=case, seed=seed, scaler=scaler)
     for window in trace.windows():
         run.feed(window)
         if progress is not None:
@@ -85,9 +90,11 @@ def simulate(
     return run.finish()
 
 
-def is_compiled(*, with_losses: bool = False) -> bool:
+def is_compiled(*, with_losses: bool = False, with_scaling: bool = False) -> bool:
     """Whether the driver's machine code is kept on this disk; else a minute passes before it is."""
     functions = [driver.feed, driver.drain, driver.replicas_join]
+    if with_scaling:
+        functions += [driver.replicas_die, driver.replicas_drain]
     if with_losses:
         functions += [driver.replicas_die, driver.deaths_are_noticed]
     for function in functions:
@@ -103,16 +110,26 @@ class Run:
     """One simulation under way: `simulate` by hand, for who wants to look inside."""
 
     def __init__(
-        self, scenario: Scenario, trace: Trace, *, case: Case = "expected", seed: int = 0
+        self,
+        scenario: Scenario,
+        trace: Trace,
+        *,
+        case: Case = "expected",
+        seed: int = 0,
+        scaler: Scaler | None = None,
     ) -> None:
-        self.scenario = scenario
+        begins = tuple(group.replicas for group in scenario.groups)
+        self.scenario = scenario = scenario if scaler is None else at_most(scenario)
         self.requests, self.fed_s = 0, 0.0
         self._origins = trace.origins
         self._maps = _maps(scenario, trace)
         self.tally = Tally(slos_s(scenario))
         self.sim = _sim(scenario, trace, case=case, seed=seed)
         self._group_of = self.sim.engine.replicas["group"]
+        self._scaling = None if scaler is None else Scaling(scaler, scenario, self.sim, begins)
         everything = np.arange(self._group_of.size)
+        if self._scaling is not None:
+            everything = self._scaling.standing()
         driver.replicas_join(self.sim, everything, 0.0)
         self._changes = sorted(self._losses(), key=lambda change: (change.at_s, change.kind))
 
@@ -135,29 +152,50 @@ class Run:
         columns = self._columns(window)
         begin = 0
         last_s = float(window.arrival_s[rows - 1])
-        while self._changes and self._changes[0].at_s <= last_s:
-            at_s = self._changes[0].at_s
+        while (at_s := self._next_s()) <= last_s:
             end = int(np.searchsorted(window.arrival_s, at_s))
             driver.feed(self.sim, columns, begin, end)
+            self._see(columns, begin, end)
             begin = end
             self._change()
         driver.feed(self.sim, columns, begin, rows)
+        self._see(columns, begin, rows)
         self.requests += rows
         self.fed_s = last_s
         self.read_results()
 
+    def _next_s(self) -> float:
+        """When replicas are gone, noticed, back, or looked at by the scaler."""
+        change_s = self._changes[0].at_s if self._changes else math.inf
+        return change_s if self._scaling is None else min(change_s, self._scaling.next_s)
+
+    def _see(self, columns: Columns, begin: int, end: int) -> None:
+        """What a scaler may know of the requests that came."""
+        if self._scaling is not None and end > begin:
+            self._scaling.arrive(columns, begin, end)
+
     def _change(self) -> None:
+        """The next of them; a loss before the scaler's look at the same second."""
+        at_s, scaling = self._next_s(), self._scaling
+        driver.run_until(self.sim, at_s)
+        if not self._changes or self._changes[0].at_s > at_s:
+            assert scaling is not None, "nobody else looks"
+            scaling.tick(at_s)
+            return
         change = self._changes.pop(0)
-        driver.run_until(self.sim, change.at_s)
+        replicas = change.replicas
+        if scaling is not None:
+            replicas = scaling.lost_or_back(replicas, change.kind, at_s)
         act = (driver.replicas_die, driver.deaths_are_noticed, driver.replicas_join)[change.kind]
-        act(self.sim, change.replicas, change.at_s)
+        act(self.sim, replicas, at_s)
 
     def finish(self) -> Ran:
         """Let all that is under way end."""
         marks = self.sim.book.marks[0]
         busy_s = self._busy_s()
-        while self._changes and marks["alive"]:
-            driver.drain(self.sim, self._changes[0].at_s)
+        end_s = math.inf if self._scaling is None else self.fed_s + DRAIN_S_MAX  # it never ends
+        while (at_s := self._next_s()) < math.inf and at_s <= end_s and marks["alive"]:
+            driver.drain(self.sim, at_s)
             if marks["alive"]:
                 self._change()
             self.read_results()
@@ -177,6 +215,7 @@ class Run:
             requests=self.requests,
             busy_s_arriving=busy_s,
             origins=self._origins,
+            scaled=None if self._scaling is None else self._scaling.scaled(self.fed_s),
         )
 
     def _busy_s(self) -> tuple[float, ...]:
@@ -235,6 +274,8 @@ class Run:
 
     def read_results(self) -> None:
         marks = self.sim.book.marks[0]
+        if self._scaling is not None:
+            self._scaling.read_results()
         self.tally.absorb(self.sim.book.results[: int(marks["ended"])])
         marks["ended"] = 0
 

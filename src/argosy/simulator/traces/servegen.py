@@ -109,6 +109,50 @@ def read_servegen(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """One model's demand in sums: a week has billions of requests, and these are enough to plan."""
+
+    rates: NDArray[np.float64]  # requests per second of all clients, by steps of STEP_S from 0 on
+    prompt_tokens: NDArray[np.int32]  # of some requests, from each client by its share
+    output_tokens: NDArray[np.int32]  # of the same
+
+
+def served_of(
+    rates: TraceFile, *, seed: int, tokens: TraceFile | None = None, rows: int = 20_000
+) -> dict[str, Served]:
+    """By model; `rows` requests, about, are drawn of each for their lengths."""
+    tokens = tokens or _beside(rates)
+    clients = _rates_of(_table(rates, _RATE_COLUMNS), rates.name)
+    tables = _tokens_of(_table(tokens, ("model", "client", "window_s")), tokens.name)
+    return {
+        model: _served(of, tables[model], seed, rows)
+        for model, of in clients.items()
+        if model in tables
+    }
+
+
+def _served(
+    clients: Mapping[int, _Rates], tables: Mapping[int, _Tokens], seed: int, rows: int
+) -> Served:
+    last = max(steps.starts_s[-1] for steps in clients.values())
+    rates = np.zeros(last // STEP_S + 1)
+    for steps in clients.values():
+        rates[np.array(steps.starts_s) // STEP_S] += steps.rates
+    each = rows / rates.sum()
+    drawn: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
+    for index, (client, steps) in enumerate(clients.items()):
+        one = _Client(steps, _some(tables, client, seed), seed, (index, 0))
+        left = 0.5  # of a request: whole ones are drawn
+        for start_s, rate in zip(steps.starts_s, steps.rates, strict=True):
+            left += each * rate
+            if left >= 1.0:
+                drawn.append(one.tokens_at(start_s, int(left)))
+                left -= int(left)
+    prompt, output = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+    return Served(rates=rates, prompt_tokens=prompt, output_tokens=output)
+
+
 def _requests(clients: Sequence["_Client"]) -> Iterator[Window]:
     """One model's requests, by arrival, in slices of a step that a window holds on average."""
     expected: dict[int, float] = {}
@@ -156,7 +200,7 @@ class _Client:
         counts = np.concatenate(parts)
         rows = int(counts.searchsorted(expected))
         self._left = float(counts[rows]) - expected
-        prompt, output = self._tokens_at(start_s, rows)
+        prompt, output = self.tokens_at(start_s, rows)
         columns: dict[str, object] = {
             # Rounding must not carry the last into the next slice, whose first may be earlier.
             "arrival_s": np.minimum(start_s + counts[:rows] / rate, start_s + slice_s),
@@ -174,7 +218,8 @@ class _Client:
             return self._gaps.weibull(shape, count) / math.gamma(1.0 + 1.0 / shape)
         return self._gaps.standard_gamma(shape, count) / shape
 
-    def _tokens_at(self, time_s: float, count: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def tokens_at(self, time_s: float, count: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Prompt and answer of so many of its requests, as they are at that time."""
         place = max(0, int(self._tokens.starts_s.searchsorted(time_s, "right")) - 1)
         prompt = np.zeros(count)
         for quantiles in self._tokens.prompts[place]:
