@@ -9,6 +9,7 @@ from argosy.cli.check import check
 from argosy.cli.explain import explain
 from argosy.cli.fetch import fetch
 from argosy.cli.keys import keys
+from argosy.cli.plan import plan
 from argosy.cli.reload import reload
 from argosy.cli.schema import schema
 from argosy.cli.simulate import simulate
@@ -33,6 +34,7 @@ app.command()(chat)
 app.command()(check)
 app.command()(schema)
 app.command()(simulate)
+app.add_typer(plan)
 app.command()(usage)
 app.command()(explain)
 app.add_typer(keys)
