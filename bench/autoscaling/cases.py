@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from argosy.fleet import load
-from argosy.planner.sustain import Limits, OneReplica
-from argosy.planner.sustained import Sample, sustains_of
+from argosy.planner.capacity.sustain import Limits, OneReplica
+from argosy.planner.capacity.sustained import Sample, sustains_of
 from argosy.policies.autoscaling import Demand
 from argosy.simulator.scenario import Scenario, scenario_of
 from argosy.simulator.traces import Trace, Window, open_trace, scale, without_blocks

@@ -17,8 +17,6 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from argosy.fleet.layout import Layout
-from argosy.planner.columns import outlined
-from argosy.planner.model import modelled
 from argosy.planner.plan import Plan
 from argosy.planner.problem import (
     Need,
@@ -30,7 +28,9 @@ from argosy.planner.problem import (
     SupplyPool,
     Survival,
 )
-from argosy.planner.solve import solve
+from argosy.planner.program.columns import outlined
+from argosy.planner.program.model import modelled
+from argosy.planner.solving.solve import solve
 
 # Chip, maker, relative speed, USD per chip-hour on demand, watts: a made-up but plausible ladder.
 CHIPS = (

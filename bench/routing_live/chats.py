@@ -60,7 +60,8 @@ def once(policy: str, *, seed: int, turns: int, gateway: Mapping[str, Any]) -> d
 @functools.cache  # once a round: its policies share a seed
 def first_turn_s(seed: int) -> float:
     """Seconds to the first token of a first turn that a replica reads alone, whole."""
-    with running(fleet_of([llama(replicas=1, slots=1, context_tokens=CONTEXT_TOKENS)])) as up:
+    alone = [llama(replicas=1, slots=1, context_tokens=CONTEXT_TOKENS)]
+    with running(fleet_of(alone, gateway={})) as up:
         return statistics.median(
             asyncio.run(_first_turn(up.url, up.key, random.Random(seed + number))).ttft_s
             for number in range(3)

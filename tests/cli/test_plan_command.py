@@ -9,11 +9,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from argosy.cli import planning
 from argosy.cli.main import app
-from argosy.cli.plan_offer import OfferReport
-from argosy.cli.plan_report import ConflictReport, PlanReport
-from argosy.cli.plan_what_if import WhatIfReport
+from argosy.cli.planning import asking
+from argosy.cli.planning.offer import OfferReport
+from argosy.cli.planning.report import ConflictReport, PlanReport
+from argosy.cli.planning.what_if import WhatIfReport
 
 HOUSE = Path(__file__).parents[2]
 SMALL = """
@@ -119,11 +119,11 @@ def test_ten_times_the_users_and_growth_are_planned_for(argosy, small):
 
 def test_rates_are_kept_for_the_next_run(argosy, small, cache):
     argosy(small(), *QUICK)
-    kept = (cache / planning.RATES_FILE).read_bytes()
+    kept = (cache / asking.RATES_FILE).read_bytes()
     assert len(msgspec.json.decode(kept)) >= 1
-    (cache / planning.RATES_FILE).write_bytes(b"not json")
+    (cache / asking.RATES_FILE).write_bytes(b"not json")
     assert argosy(small(), *QUICK).exit_code == 0
-    assert (cache / planning.RATES_FILE).read_bytes() == kept
+    assert (cache / asking.RATES_FILE).read_bytes() == kept
 
 
 def test_what_cannot_be_served_is_a_conflict_in_words(argosy, small):

@@ -12,18 +12,14 @@ import pytest
 from msgspec.structs import replace
 
 from argosy.cli import plan_map, plan_pages, plan_svg, plan_words
-from argosy.cli.plan_checks import baseline_row
-from argosy.cli.plan_html import plan_html
-from argosy.cli.plan_offer import OfferAsked, offer_report, print_offer
-from argosy.cli.plan_offer_html import offer_html
-from argosy.cli.plan_report import ConflictReport, PlanReport
-from argosy.cli.plan_sums import report_of
-from argosy.cli.plan_what_if import UnreadableChangeError, change_of
+from argosy.cli.planning.checks import baseline_row
+from argosy.cli.planning.html import plan_html
+from argosy.cli.planning.offer import OfferAsked, offer_report, print_offer
+from argosy.cli.planning.offer_html import offer_html
+from argosy.cli.planning.report import ConflictReport, PlanReport
+from argosy.cli.planning.sums import report_of
+from argosy.cli.planning.what_if import UnreadableChangeError, change_of
 from argosy.fleet.layout import Layout
-from argosy.planner.baselines import Baseline, GivenUp
-from argosy.planner.changes import Energy, Gone, Growth, Priced, Scarce, Users
-from argosy.planner.losses_told import LossTold
-from argosy.planner.offer import Bid, Displaced, Offer, Resilience, Worth
 from argosy.planner.plan import (
     Binding,
     Bought,
@@ -46,6 +42,10 @@ from argosy.planner.problem import (
     SupplyPool,
     Survival,
 )
+from argosy.planner.questions.baselines import Baseline, GivenUp
+from argosy.planner.questions.changes import Energy, Gone, Growth, Priced, Scarce, Users
+from argosy.planner.questions.losses_told import LossTold
+from argosy.planner.questions.offer import Bid, Displaced, Offer, Resilience, Worth
 
 HOURS = 365.0 * 12  # that each of the two hours stands for
 OWN_USD = 8 * 2.0 * 2 * HOURS

@@ -9,9 +9,9 @@ from argosy.perf.calibration import Interval
 from argosy.perf.engine_settings import EngineSettings
 from argosy.perf.replica import ReplicaModel
 from argosy.perf.step_time import StepTime
-from argosy.planner.lengths import LengthClass
-from argosy.planner.rates import measured
-from argosy.planner.sustain import Drawn, Limits, OneReplica, best_per_s
+from argosy.planner.capacity.lengths import LengthClass
+from argosy.planner.capacity.rates import measured
+from argosy.planner.capacity.sustain import Drawn, Limits, OneReplica, best_per_s
 from argosy.simulator.traces.demand import Chats
 from argosy.simulator.traces.lengths import Lognormal, Lognormals
 

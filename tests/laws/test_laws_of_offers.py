@@ -6,12 +6,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from argosy.planner.baselines import baselines
-from argosy.planner.changed import with_users, without_survivals
-from argosy.planner.offer import Offer, Offered, as_one_lot, worth
 from argosy.planner.plan import Plan
 from argosy.planner.problem import Problem
-from argosy.planner.relaxed import relaxed
+from argosy.planner.questions.baselines import baselines
+from argosy.planner.questions.changed import with_users, without_survivals
+from argosy.planner.questions.offer import Offer, Offered, as_one_lot, worth
+from argosy.planner.solving.relaxed import relaxed
 from tests.planner.two_clouds import (
     SURVIVES_CLOUDS,
     need,

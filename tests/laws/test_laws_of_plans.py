@@ -5,15 +5,15 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from argosy.planner.changeable import groups_of
-from argosy.planner.columns import outlined
-from argosy.planner.feasible import least_usd_per_hour
-from argosy.planner.losses import losses_of
-from argosy.planner.model import modelled
 from argosy.planner.plan import Conflict, Plan
 from argosy.planner.problem import Problem, Supply
-from argosy.planner.solve import solve
-from argosy.planner.split import committed, relaxed, split
+from argosy.planner.program.columns import outlined
+from argosy.planner.program.losses import losses_of
+from argosy.planner.program.model import modelled
+from argosy.planner.solving.changeable import groups_of
+from argosy.planner.solving.feasible import least_usd_per_hour
+from argosy.planner.solving.solve import solve
+from argosy.planner.solving.split import committed, relaxed, split
 from tests.planner.plan_checker import check
 from tests.planner.planner_problems import problems
 

@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from argosy.fleet import load
 from argosy.fleet.layout import Layout
-from argosy.planner.lengths import classes_of
+from argosy.planner.capacity.lengths import classes_of
 from argosy.planner.problem import (
     Need,
     Option,
@@ -15,7 +15,7 @@ from argosy.planner.problem import (
     SupplyPool,
     Survival,
 )
-from argosy.planner.replay_cells import Ground
+from argosy.planner.replay.cells import Ground
 
 FLEET = """
 fleet: small

@@ -3,16 +3,16 @@
 import pytest
 from msgspec.structs import replace
 
-from argosy.planner.baselines import (
+from argosy.planner.plan import Conflict, Plan
+from argosy.planner.problem import Credit, Training
+from argosy.planner.questions.baselines import (
     baselines,
     cheapest_chips,
     cost_minimal,
     peak_on_demand,
     single_cloud,
 )
-from argosy.planner.plan import Conflict, Plan
-from argosy.planner.problem import Credit, Training
-from argosy.planner.spent import spent, unused_credit_usd
+from argosy.planner.questions.spent import spent, unused_credit_usd
 from tests.planner.two_clouds import (
     DAYS,
     SURVIVES_CLOUDS,

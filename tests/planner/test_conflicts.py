@@ -2,7 +2,7 @@
 
 from argosy.planner.plan import Conflict, Plan
 from argosy.planner.problem import Caps, Problem, Spread, Survival, Training
-from argosy.planner.solve import solve
+from argosy.planner.solving.solve import solve
 from tests.planner.planner_problems import need, option, pool, problem, supply
 
 POOLS = (pool("own-h100", "own/berlin"), pool("aws-h100", "aws/us"))

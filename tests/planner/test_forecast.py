@@ -9,8 +9,8 @@ import yaml
 
 from argosy.fleet import load
 from argosy.fleet.config import Fleet
-from argosy.planner.forecast import Names, demand_of_file, demand_of_trace
-from argosy.planner.lengths import classes_of
+from argosy.planner.capacity.lengths import classes_of
+from argosy.planner.framing.forecast import Names, demand_of_file, demand_of_trace
 from argosy.simulator.traces.window import Trace, TraceError, window_of
 
 TRACES = Path(__file__).parents[2] / "traces"

@@ -11,11 +11,11 @@ from argosy.fleet import load
 from argosy.fleet.config import Fleet
 from argosy.fleet.layout import Layout
 from argosy.perf.engine_settings import EngineSettings
-from argosy.planner.capacity import Capacity, Rates, Refused, Sustained
-from argosy.planner.framing import Framed, FramingError, frame
-from argosy.planner.horizon import growth_of, periods_between, periods_of, slots_of
-from argosy.planner.lengths import classes_of
-from argosy.planner.reach import reach_of
+from argosy.planner.capacity.lengths import classes_of
+from argosy.planner.capacity.table import Capacity, Rates, Refused, Sustained
+from argosy.planner.framing.frame import Framed, FramingError, frame
+from argosy.planner.framing.horizon import growth_of, periods_between, periods_of, slots_of
+from argosy.planner.framing.reach import reach_of
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "five-makers.yaml"
 TEXT = """

@@ -3,10 +3,10 @@
 import pytest
 from msgspec.structs import replace
 
-from argosy.planner.changed import unsupplied
-from argosy.planner.losses_told import served_when_lost
-from argosy.planner.offer import Needed, Offer, Offered, as_one_lot, worth
 from argosy.planner.plan import Conflict, Plan
+from argosy.planner.questions.changed import unsupplied
+from argosy.planner.questions.losses_told import served_when_lost
+from argosy.planner.questions.offer import Needed, Offer, Offered, as_one_lot, worth
 from tests.planner.two_clouds import (
     SURVIVES_CLOUDS,
     need,

@@ -7,15 +7,15 @@ from msgspec.structs import replace
 
 from argosy.planner.plan import Conflict, Plan, Route, Run
 from argosy.planner.problem import Problem
-from argosy.planner.replay import (
+from argosy.planner.replay.cells import Ground, Lost, Replicas, Scene, cells_of, shrunk
+from argosy.planner.replay.replay import (
     losses_of_interest,
     plan_until_kept,
     replay,
     replays_of,
     slots_of_interest,
 )
-from argosy.planner.replay_cells import Ground, Lost, Replicas, Scene, cells_of, shrunk
-from argosy.planner.replay_runs import How
+from argosy.planner.replay.runs import How
 from tests.planner.played import SURVIVES_CLOUDS, ground, problem
 from tests.planner.two_clouds import solving
 

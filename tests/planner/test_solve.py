@@ -14,7 +14,7 @@ from argosy.planner.problem import (
     Survival,
     Training,
 )
-from argosy.planner.solve import solve
+from argosy.planner.solving.solve import solve
 from tests.planner.plan_checker import check
 from tests.planner.planner_problems import need, option, pool, problem, slots, supply
 

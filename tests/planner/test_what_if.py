@@ -3,7 +3,9 @@
 import pytest
 from msgspec.structs import replace
 
-from argosy.planner.changes import (
+from argosy.planner.plan import Conflict, Plan
+from argosy.planner.problem import Caps, Period, Slot
+from argosy.planner.questions.changes import (
     Energy,
     Gone,
     Growth,
@@ -14,9 +16,7 @@ from argosy.planner.changes import (
     changed,
     text_of,
 )
-from argosy.planner.plan import Conflict, Plan
-from argosy.planner.problem import Caps, Period, Slot
-from argosy.planner.what_if import WhatIf, what_if
+from argosy.planner.questions.what_if import WhatIf, what_if
 from tests.planner.two_clouds import SURVIVES_CLOUDS, need, problem, solving, supply
 
 

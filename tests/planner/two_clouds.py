@@ -3,7 +3,6 @@
 from msgspec.structs import replace
 
 from argosy.fleet.layout import Layout
-from argosy.planner.changed import Solving
 from argosy.planner.problem import (
     Need,
     Option,
@@ -14,7 +13,8 @@ from argosy.planner.problem import (
     SupplyPool,
     Survival,
 )
-from argosy.planner.solve import solve
+from argosy.planner.questions.changed import Solving
+from argosy.planner.solving.solve import solve
 
 DAYS = 365.0
 DAY = (40.0, 100.0)  # requests/s by night and by day

@@ -1,7 +1,7 @@
 """`argosy plan`: what to run where and what to buy; what an offer is worth; what if.
 
-Owns the options and the order. The work is done in `planning.py`, what is printed is made in
-`plan_pages.py`, `plan_offer.py` and `plan_what_if.py`, what is drawn in `plan_html.py`.
+Owns the options and the order. In `planning` the work is done by `asking.py`, what is printed by
+`pages.py`, `offer.py` and `what_if.py`, what is drawn by `html.py`.
 """
 
 from datetime import UTC, date, datetime
@@ -17,7 +17,7 @@ from argosy.cli.running import refuse
 from argosy.cli.state import now_s
 
 if TYPE_CHECKING:
-    from argosy.cli.plan_report import ConflictReport
+    from argosy.cli.planning.report import ConflictReport
 
 _WHOLE = "whole"  # the command that stands for `argosy plan FLEET` itself
 
@@ -118,31 +118,31 @@ def whole(
       argosy plan examples/five-makers.yaml --scale 10 --no-replay
     """
     _check_installed()
-    from argosy.cli import planning
+    from argosy.cli.planning import asking
 
     fleet = read_fleet(file)
-    asked = planning.Asked(
+    asked = asking.Asked(
         today=_today(), demand=demand, model=model, origin=origin, growth=growth, scale=scale,
         gap=gap, seconds=seconds,
     )  # fmt: skip
     _check_html(html)
     try:
-        with planning.Bar() as bar:
-            report = planning.plan(fleet, asked, bar, with_replay=replay, with_baselines=baselines)
-    except planning.REFUSALS as error:
+        with asking.Bar() as bar:
+            report = asking.plan(fleet, asked, bar, with_replay=replay, with_baselines=baselines)
+    except asking.REFUSALS as error:
         refuse(str(error))
-    from argosy.cli.plan_report import ConflictReport
+    from argosy.cli.planning.report import ConflictReport
 
     if isinstance(report, ConflictReport):
         _say_conflict(report, as_json=as_json)
     if html is not None:  # before a pipe may be closed
-        from argosy.cli.plan_html import plan_html
+        from argosy.cli.planning.html import plan_html
 
         _write(html, plan_html(report))
     if as_json:
         _say_json(report)
         return
-    from argosy.cli.plan_pages import print_plan
+    from argosy.cli.planning.pages import print_plan
 
     print_plan(report)
 
@@ -184,34 +184,34 @@ def offer(
         --region azure/westus3 --count 64 --term 1y --price 4.5
     """
     _check_installed()
-    from argosy.cli import planning
+    from argosy.cli.planning import asking
 
     fleet = read_fleet(file)
-    asked = planning.Asked(
+    asked = asking.Asked(
         today=_today(), demand=demand, model=model, origin=origin, growth=growth, scale=scale,
         gap=gap, seconds=seconds,
     )  # fmt: skip
-    wanted = planning.OfferWanted(
+    wanted = asking.OfferWanted(
         chip=chip, region=region, chips=count, term=term, price_usd=price,
         without=tuple(without or ()),
     )  # fmt: skip
     _check_html(html)
     try:
-        with planning.Bar() as bar:
-            report = planning.offer(fleet, wanted, asked, bar)
-    except planning.REFUSALS as error:
+        with asking.Bar() as bar:
+            report = asking.offer(fleet, wanted, asked, bar)
+    except asking.REFUSALS as error:
         refuse(str(error))
     _answer_offer(report, html=html, as_json=as_json)
 
 
 def _answer_offer(report: object, *, html: Path | None, as_json: bool) -> None:
-    from argosy.cli.plan_offer import NeededReport, OfferReport, print_needed, print_offer
-    from argosy.cli.plan_report import ConflictReport
+    from argosy.cli.planning.offer import NeededReport, OfferReport, print_needed, print_offer
+    from argosy.cli.planning.report import ConflictReport
 
     if isinstance(report, ConflictReport):
         _say_conflict(report, as_json=as_json)
     if isinstance(report, OfferReport) and html is not None:
-        from argosy.cli.plan_offer_html import offer_html
+        from argosy.cli.planning.offer_html import offer_html
 
         _write(html, offer_html(report))
     if as_json:
@@ -252,19 +252,19 @@ def what_if(
       argosy plan what-if examples/five-makers.yaml --change gone:cloud:azure
     """
     _check_installed()
-    from argosy.cli import planning
-    from argosy.cli.plan_report import ConflictReport
-    from argosy.cli.plan_what_if import UnreadableChangeError, print_what_if
+    from argosy.cli.planning import asking
+    from argosy.cli.planning.report import ConflictReport
+    from argosy.cli.planning.what_if import UnreadableChangeError, print_what_if
 
     fleet = read_fleet(file)
-    asked = planning.Asked(
+    asked = asking.Asked(
         today=_today(), demand=demand, model=model, origin=origin, growth=growth, scale=scale,
         gap=gap, seconds=seconds,
     )  # fmt: skip
     try:
-        with planning.Bar() as bar:
-            report = planning.what_ifs(fleet, change, asked, bar)
-    except (*planning.REFUSALS, UnreadableChangeError) as error:
+        with asking.Bar() as bar:
+            report = asking.what_ifs(fleet, change, asked, bar)
+    except (*asking.REFUSALS, UnreadableChangeError) as error:
         refuse(str(error))
     if isinstance(report, ConflictReport):
         _say_conflict(report, as_json=as_json)
@@ -276,7 +276,7 @@ def what_if(
 
 def _check_installed() -> None:
     try:
-        from argosy.cli import planning  # noqa: F401
+        from argosy.cli.planning import asking  # noqa: F401
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("argosy"):  # that would be a mistake of ours
             raise
@@ -308,7 +308,7 @@ def _write(path: Path, text: str) -> None:
 
 def _say_conflict(report: "ConflictReport", *, as_json: bool) -> NoReturn:
     """In words, or for machines; there is no plan, so the exit code is 1."""
-    from argosy.cli.plan_pages import print_conflict
+    from argosy.cli.planning.pages import print_conflict
 
     if as_json:
         _say_json(report)

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from argosy.cli.state import default_state_dir
 from argosy.fleet.config import Fleet
 from argosy.perf.local import FILE, UnreadableLocalCalibrationError, load_local
-from argosy.planner.sustained import sustained
+from argosy.planner.capacity.sustained import sustained
 from argosy.policies.routing import POLICIES
 from argosy.simulator.demanded import busiest_hour, trace_of_demand
 from argosy.simulator.fluid.flow import Flow, flow_of_demand, flow_of_trace

@@ -1,7 +1,7 @@
 """What is to be decided, in numbers: where each hour's requests go, on chips of which contract.
 
-The planner's own words, free of fleet files and catalogues: `framing.py` makes a `Problem` of a
-fleet, `solve.py` a `plan.Plan` of a `Problem`. Places are indices into its tuples. Money is USD,
+The planner's own words, free of fleet files and catalogues: `framing` makes a `Problem` of a
+fleet, `solving` a `plan.Plan` of a `Problem`. Places are indices into its tuples. Money is USD,
 rates are requests per second, power is watts at the chip (a pool's `pue` makes it the site's).
 """
 

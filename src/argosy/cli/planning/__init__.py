@@ -1,0 +1,1 @@
+"""What `argosy plan` asks the planner, and how the answers are printed and drawn."""

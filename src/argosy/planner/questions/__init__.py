@@ -1,0 +1,1 @@
+"""What plans are compared with, what an offer is worth, what if something changes."""
