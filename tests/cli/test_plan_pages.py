@@ -11,7 +11,10 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from argosy.cli import plan_map, plan_pages, plan_svg, plan_words
+from argosy.cli.planning import map as plan_map
+from argosy.cli.planning import pages as plan_pages
+from argosy.cli.planning import svg as plan_svg
+from argosy.cli.planning import words as plan_words
 from argosy.cli.planning.checks import baseline_row
 from argosy.cli.planning.html import plan_html
 from argosy.cli.planning.offer import OfferAsked, offer_report, print_offer

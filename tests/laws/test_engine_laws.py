@@ -1,7 +1,7 @@
 """The compiled engine agrees with one that does a step at a time; nothing is lost or made up."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from argosy.perf.engine_settings import EngineSettings
@@ -196,6 +196,7 @@ def test_macro_steps_give_what_single_steps_give_to_the_last_bit_and_tie(group, 
 def test_macro_steps_are_within_a_microsecond_of_single_steps(group, script):
     driven = Driven(group, script)
     for replica, oracle in enumerate(oracles(group, script)):
+        assume(oracle.margin_s > 1e-9)  # else the last bit says which comes first
         ours, theirs = driven.events[replica], oracle.events
         assert [event[1:] for event in ours] == [event[1:] for event in theirs]
         assert all(abs(one[0] - two[0]) < 1e-6 for one, two in zip(ours, theirs, strict=True))

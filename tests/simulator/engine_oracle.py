@@ -58,6 +58,7 @@ class Oracle:
         self.killed: list[list[tuple[int, int]]] = []
         self.preemptions = self.spared = self.prefilled = self.steps = 0
         self.busy_s = 0.0
+        self.margin_s = math.inf  # the least time between an action and the end of a step
         self.is_dead = False
         self.slowness = 1.0
         self.clear()
@@ -80,6 +81,7 @@ class Oracle:
     def go_until(self, until_s: float) -> None:
         while True:
             if self.end_s is not None:
+                self.margin_s = min(self.margin_s, abs(self.end_s - until_s))
                 if self.end_s > until_s:
                     return
                 self.end_step()

@@ -111,7 +111,7 @@ def _rings() -> list[list[float]]:
 
 
 def _data(name: str) -> str:
-    return (resources.files("argosy.cli") / "world" / name).read_text("utf-8")
+    return (resources.files("argosy.cli.planning") / "world" / name).read_text("utf-8")
 
 
 class _View(msgspec.Struct, frozen=True, kw_only=True):
