@@ -203,6 +203,23 @@ def test_macro_steps_are_within_a_microsecond_of_single_steps(group, script):
         assert engine.account(driven.state, replica).tokens_spared == oracle.spared
 
 
+def test_one_who_was_preempted_comes_back_as_soon_as_the_cache_spares_enough():
+    settings_ = EngineSettings(requests_max=3, prefill_tokens_max=5, block_tokens=1)
+    step_time = StepTime(knots_tokens=(1.0,), knots_s=(0.25,), context_s_per_token=0.0, pair_s=0.0)
+    group = ReplicaGroup(
+        count=1, step_time=step_time, kv_tokens=36, watermark=0.0, settings=settings_
+    )
+
+    def asked(at_s, slot, prompt, output, *hashes):
+        return (0, Action(at_s=at_s, kind="submit", slot=slot, prompt=prompt, output=output,
+                          hashes=hashes, factor=1.0))  # fmt: skip
+
+    script = [asked(0.0, 1, 1, 15), asked(2.4, 2, 9, 3, 100), asked(2.7, 0, 14, 1, 100)]
+    driven, [oracle] = Driven(group, script), oracles(group, script)
+    assert oracle.preemptions == 1
+    assert driven.events[0] == oracle.events
+
+
 @settings(max_examples=30, deadline=None)
 @given(groups(any_step_times), scripts(st.floats(0, 5)))
 def test_the_same_script_leaves_the_same_bytes(group, script):

@@ -56,7 +56,8 @@ def plan(state: State, replica: int) -> None:
     it.growth_s = 0.0
     if it.chunk_tokens == 0:
         it.growth_s = it.context_s_per_token * it.decoding * it.slowness
-        it.steps = _steps_alike(state, it)
+        if not has_preempted:
+            it.steps = _steps_alike(state, it)
     it.end_s = end_of(it, it.steps)
 
 
@@ -64,8 +65,8 @@ def plan(state: State, replica: int) -> None:
 def _steps_alike(state: State, it: Replica) -> int:
     """Until a last token, or until the KV blocks are out.
 
-    Nobody can be admitted meanwhile: free blocks only get fewer, and one who was just preempted
-    needs more than what it gave and was left over.
+    Nobody can be admitted meanwhile: free blocks only get fewer. After a step that preempts, and so
+    admits nobody, that does not hold: of one who was preempted the prefix cache may have a part by now.
     """
     until_last = (state.running[it.running_at] >> SLOT_BITS) - it.decode_steps
     return blocks.steps_with_blocks(state, it, until_last)
