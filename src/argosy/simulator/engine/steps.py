@@ -66,7 +66,7 @@ def _steps_alike(state: State, it: Replica) -> int:
     """Until a last token, or until the KV blocks are out.
 
     Nobody can be admitted meanwhile: free blocks only get fewer. After a step that preempts, and so
-    admits nobody, that does not hold: of one who was preempted the prefix cache may have a part by now.
+    admits nobody, that does not hold: the prefix cache may by now have a part of the preempted.
     """
     until_last = (state.running[it.running_at] >> SLOT_BITS) - it.decode_steps
     return blocks.steps_with_blocks(state, it, until_last)
