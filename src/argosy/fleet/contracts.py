@@ -131,8 +131,8 @@ class Planning(Config, frozen=True, kw_only=True):
         float,
         Meta(
             ge=0,
-            description="Replicas have room for so much more than is expected: at 0.5 they keep "
-            "the SLO though everything is 1.5 times slower than believed.",
+            description="Replicas have room for so much more than is expected: at 0.5 for all "
+            "though they do a third less than believed.",
         ),
     ] = 0.5
     headroom_lost: Annotated[
