@@ -37,7 +37,7 @@ def test_it_says_how_many_replicas_there_were():
 
 
 def test_costs_are_those_of_the_replicas_that_were_there():
-    report = msgspec.json.decode(argosy(*ASKED, "--json").output, type=Answer).expected
+    report = msgspec.json.decode(argosy(*ASKED, "--json").stdout, type=Answer).expected
     for group in report.groups:
         assert group.scaling is not None
         assert group.paid_s == pytest.approx(3600 * group.scaling.replica_hours, rel=0.05)
@@ -46,7 +46,7 @@ def test_costs_are_those_of_the_replicas_that_were_there():
 
 def test_a_sweep_scales_in_each_row():
     shown = argosy(SCALED, "--trace", AZURE, "--until", "120", "--sweep", "scale=1,4", "--json")
-    rows = msgspec.json.decode(shown.output, type=list[SweepRow])
+    rows = msgspec.json.decode(shown.stdout, type=list[SweepRow])
     assert all(group.scaling is not None for row in rows for group in row.report.groups)
 
 

@@ -9,8 +9,9 @@ import yaml
 from argosy.fleet import load
 from argosy.fleet.config import Fleet
 from argosy.planner.capacity.lengths import classes_of
+from argosy.planner.capacity.rates import Rates
 from argosy.planner.capacity.sustain import Drawn, Tried, Within, largest
-from argosy.planner.capacity.table import Capacity, Rates, capacity_of
+from argosy.planner.capacity.table import Capacity, capacity_of
 from argosy.planner.problem import layout_text
 from argosy.simulator.demanded import trace_of_demand
 from argosy.simulator.report import report_of

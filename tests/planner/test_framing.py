@@ -11,8 +11,10 @@ from argosy.fleet import load
 from argosy.fleet.config import Fleet
 from argosy.fleet.layout import Layout
 from argosy.perf.engine_settings import EngineSettings
+from argosy.planner.capacity.candidates import Refused
 from argosy.planner.capacity.lengths import classes_of
-from argosy.planner.capacity.table import Capacity, Rates, Refused, Sustained
+from argosy.planner.capacity.rates import Rates
+from argosy.planner.capacity.table import Capacity, Sustained
 from argosy.planner.framing.frame import Framed, FramingError, frame
 from argosy.planner.framing.horizon import growth_of, periods_between, periods_of, slots_of
 from argosy.planner.framing.reach import reach_of

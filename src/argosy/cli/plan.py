@@ -5,6 +5,7 @@ Owns the options and the order. In `planning` the work is done by `asking.py`, w
 """
 
 from datetime import UTC, date, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -276,7 +277,7 @@ def what_if(
 
 def _check_installed() -> None:
     try:
-        from argosy.cli.planning import asking  # noqa: F401
+        import_module("argosy.cli.planning.asking")
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("argosy"):  # that would be a mistake of ours
             raise

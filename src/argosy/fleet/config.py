@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from argosy.fleet.contracts import Contract, Place, Planning, Spread, SurviveKind
-from argosy.fleet.demand import Demand, Link, Nodes, Slo
+from argosy.fleet.demand import Autoscale, Demand, Link, Nodes, Slo
 from argosy.fleet.fields import (
     Config,
     Name,
@@ -383,18 +383,6 @@ class Model(Config, frozen=True, kw_only=True):
     spread: Annotated[
         Spread, Meta(description="How much of it any one cloud, maker, region or pool may serve.")
     ] = Spread()
-
-
-class Autoscale(Config, frozen=True, kw_only=True):
-    """Between which bounds the replicas of a deployment follow its demand."""
-
-    min: Annotated[
-        int, Meta(ge=0, description="Replicas that are kept at least; 0: none where nobody asks.")
-    ] = 1
-    max: Annotated[
-        PositiveInt | None,
-        Meta(description="Replicas at most; unset: they do not follow demand."),
-    ] = None
 
 
 class Deployment(Config, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""What clients ask for and what they are promised: the tables `demand`, `slo` and `links`."""
+"""What clients ask for and are promised: the tables `demand`, `slo`, `links` and `autoscale`."""
 
 from typing import Annotated
 
@@ -77,3 +77,15 @@ class Nodes(Config, frozen=True, kw_only=True):
     max: Annotated[PositiveInt, Meta(description="Nodes that the pool may have.")]
     min: Annotated[int, Meta(ge=0, description="Nodes that are kept and paid for at least.")] = 0
     chips_per_node: Annotated[PositiveInt, Meta(description="Chips of a node.")] = 8
+
+
+class Autoscale(Config, frozen=True, kw_only=True):
+    """Between which bounds the replicas of a deployment follow its demand."""
+
+    min: Annotated[
+        int, Meta(ge=0, description="Replicas that are kept at least; 0: none where nobody asks.")
+    ] = 1
+    max: Annotated[
+        PositiveInt | None,
+        Meta(description="Replicas at most; unset: they do not follow demand."),
+    ] = None

@@ -11,8 +11,8 @@ from typing import TypeAlias
 
 from argosy.fleet.architectures import architectures
 from argosy.fleet.catalogue import chips
-from argosy.fleet.config import Autoscale, Deployment, Fleet, PlannedLauncher, Pool
-from argosy.fleet.demand import HOURS
+from argosy.fleet.config import Deployment, Fleet, PlannedLauncher, Pool
+from argosy.fleet.demand import HOURS, Autoscale
 from argosy.fleet.document import Path, did_you_mean
 from argosy.fleet.layout import Layout
 

@@ -31,7 +31,8 @@ from argosy.fleet.catalogue import NotInCatalogue, chip, offers
 from argosy.fleet.config import Fleet, PlannedLauncher, Pool
 from argosy.fleet.contracts import CommittedSpend, Reserved
 from argosy.fleet.demand import Demand, Nodes
-from argosy.planner.capacity.table import Capacity, Rates, capacity_of
+from argosy.planner.capacity.rates import Rates
+from argosy.planner.capacity.table import Capacity, capacity_of
 from argosy.planner.framing.forecast import Names, demand_of_file
 from argosy.planner.framing.frame import Framed, FramingError, frame
 from argosy.planner.framing.horizon import periods_between, years_after

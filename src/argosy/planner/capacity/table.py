@@ -26,8 +26,6 @@ from argosy.planner.capacity.lengths import LengthClass, classes_of
 from argosy.planner.capacity.rates import Rates, key_of, limits_of, measured
 from argosy.planner.capacity.sustain import REQUESTS, Drawn, OneReplica
 
-__all__ = ["Capacity", "Rates", "Refused", "Sustained", "capacity_of"]
-
 SHORT_STEP_TOKENS = 1024  # of prompts in a step, where long steps break the ITL
 _WORTH_A_HINT = 1.25  # times as many requests
 Told = Callable[[str], None]

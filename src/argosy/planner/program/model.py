@@ -8,10 +8,8 @@ import numpy as np
 from argosy.planner.problem import Problem
 from argosy.planner.program.columns import Floats, Outline
 from argosy.planner.program.coupling import coupled
-from argosy.planner.program.program import HELD_KINDS, Key, Model, Rows
+from argosy.planner.program.program import HELD_KINDS, Model, Rows
 from argosy.planner.program.sketch import Sketch, chips_max, sketched
-
-__all__ = ["HELD_KINDS", "Key", "Model", "Rows", "modelled"]
 
 
 def modelled(outline: Outline) -> Model:

@@ -14,7 +14,8 @@ from argosy.planner.problem import Problem
 from argosy.planner.program.columns import Floats, outlined
 from argosy.planner.program.highs import Answer, Ints, loaded, more_rows, solved
 from argosy.planner.program.losses import Losses, losses_of
-from argosy.planner.program.model import Model, modelled
+from argosy.planner.program.model import modelled
+from argosy.planner.program.program import Model
 from argosy.planner.solving.tight import Tight, tight_of
 
 GAP = 1e-5

@@ -9,7 +9,7 @@ import msgspec
 
 from argosy.planner.problem import Problem
 from argosy.planner.program.columns import Floats
-from argosy.planner.program.model import HELD_KINDS, Key, Model
+from argosy.planner.program.program import HELD_KINDS, Key, Model
 
 _LEAST_USD = 1e-6  # an hour
 _LIMITS = ("stock", "power", "energy", "carbon", "usd", "spread")
