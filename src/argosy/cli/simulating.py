@@ -405,8 +405,7 @@ def scales_of(text: str) -> tuple[float, ...]:
 
 def _say_if_it_compiles(question: Question) -> None:
     """A word before a long silence, into a log as well."""
-    scenario = question.scenario
-    if not is_compiled(with_losses=bool(scenario.losses), with_scaling=_is_scaled(scenario)):
+    if not is_compiled(with_losses=bool(question.scenario.losses)):
         typer.echo("compiling the simulator: about a minute, the first time only", err=True)
 
 

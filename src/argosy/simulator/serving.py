@@ -90,11 +90,12 @@ def simulate(
     return run.finish()
 
 
-def is_compiled(*, with_losses: bool = False, with_scaling: bool = False) -> bool:
-    """Whether the driver's machine code is kept on this disk; else a minute passes before it is."""
+def is_compiled(*, with_losses: bool = False) -> bool:
+    """Whether the driver's machine code is kept on this disk; else a minute passes before it is.
+
+    What only scaling calls is left out: a run may never need it, and would never have it compiled.
+    """
     functions = [driver.feed, driver.drain, driver.replicas_join]
-    if with_scaling:
-        functions += [driver.replicas_die, driver.replicas_drain]
     if with_losses:
         functions += [driver.replicas_die, driver.deaths_are_noticed]
     for function in functions:
