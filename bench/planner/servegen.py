@@ -1,26 +1,22 @@
 """python -m bench.planner.servegen: a real week planned, and each plan replayed on that week.
 
 Examples: python -m bench.planner.servegen                      # plans, baselines, nine hours
-          python -m bench.planner.servegen --alone --headroom 0.8 --scale 2
+          python -m bench.planner.servegen --alone --prefill 512 --share 0.95
 
 Demand: ServeGen's week 1 (`traces/`), five models of Alibaba's service. They are planned as open
 models of a similar size (the paper's sizes, as remembered: 14 B, 72 B, 310 B, 72 B with images,
-671 B); images count as the prompt tokens that they became. The planner sees what `argosy plan
---demand` sees of it: of each hour of the day a high quantile over the days, which of seven days is
-the XX `deepseek-r1` and `mm-image` one day
-was published: it stands for each of the seven.
+671 B). The planner sees what `argosy plan --demand` sees of it: of each hour what all but
+1 of 100 of its minutes ask for over the days (`--share`), with lengths as they are in such hours.
 
-The replay is of the recording: the requests that `open_trace` draws for ten minutes of an hour
-(from its half on; `--busiest`: the ten with the most), each client with its own irregular gaps and
-lengths, sent where the plan's routes say.
-Hours, as `planner/replay` chooses them: the week's peak of each model (PEAKS), and some evenly over
-the week (BETWEEN), at different hours of the day. A request meets its SLO by its own TTFT and mean
-gap; one that is refused missed it. BROKEN counts models in a region and hour of which fewer than
-95 % of first tokens or 99 % of gaps are in time.
+The recording itself is replayed (`week.py`): at the week's peak of each model (PEAKS), and in some
+hours evenly over the week (BETWEEN). A request meets its SLO by its own TTFT and mean gap; one that
+is refused missed it. BROKEN counts models in a region and hour of which fewer than 95 % of first
+tokens or 99 % of gaps are in time. Each as believed, and in two stresses: with all rates 1.5 times
+worse than believed (the plan's replicas get 1.5 times the requests), and, harsher, with every step
+1.5 times as long: what is promised in seconds is then nearer too.
 """
 
 import argparse
-import io
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -30,17 +26,15 @@ from typing import NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
-from numpy.typing import NDArray
-from pyarrow import compute, parquet
 
 from argosy.cli.planning.asking import kept_rates
 from argosy.fleet import load
 from argosy.fleet.config import Deployment, Fleet, Model, VllmEngine
 from argosy.fleet.contracts import CommittedSpend
-from argosy.fleet.demand import Slo
+from argosy.fleet.demand import HOURS, Slo
 from argosy.fleet.layout import Layout
 from argosy.planner.capacity.table import Capacity, capacity_of
-from argosy.planner.framing.forecast import Names, demand_of_file
+from argosy.planner.framing.forecast import SHARE, Names, demand_of_file
 from argosy.planner.framing.frame import Framed, frame
 from argosy.planner.plan import Plan
 from argosy.planner.questions.baselines import baselines
@@ -49,49 +43,41 @@ from argosy.planner.replay.cells import Ground, RegionCell, Replicas, Scene, cel
 from argosy.planner.replay.runs import How, judged_of, ran
 from argosy.planner.solving.solve import solve
 from argosy.simulator.demanded import tenant_of_tier
-from argosy.simulator.scenario import Scenario
-from argosy.simulator.traces import Trace, Window
-from argosy.simulator.traces.files import TraceFile
-from argosy.simulator.traces.servegen import STEP_S, read_servegen
-from argosy.simulator.traces.window import joined, take, window_of
-
-ROOT = Path(__file__).parents[2]
-RATES = ROOT / "traces" / "servegen_client_rates_week1.parquet"
-TOKENS = ROOT / "traces" / "servegen_client_token_quantiles_week1.parquet"
-ORIGIN = "aws/us-east-2"  # the recording has none; the nearest to the other regions
-SCALE = 1.5
-SLOWER = 1.5
-PREFILL_TOKENS = 512  # of a step: with more, steps of 1.5 times the time break the gaps promised
-DAY_S = 86_400
-FEW_PER_S = 100.0
-
-
-class Stand(NamedTuple):
-    """What stands for a model of the recording."""
-
-    name: str
-    architecture: str
-    ttft_s_p95: float
-    itl_s_p99: float
-    survives_a_cloud: bool
-    context_tokens: int = 32_768
-
-
-STANDS = (
-    Stand("m-small", "Qwen3-14B", 1.0, 0.05, True),
-    Stand("m-mid", "Llama-3.1-70B", 2.0, 0.1, True),
-    Stand("m-large", "Qwen3-235B-A22B", 2.0, 0.1, True),
-    Stand("mm-image", "Llama-3.1-70B", 3.0, 0.1, False),
-    Stand("deepseek-r1", "DeepSeek-R1", 4.0, 0.1, False, 65_536),
+from bench.planner.week import (
+    DAY_S,
+    ORIGIN,
+    RATES,
+    STANDS,
+    Hour,
+    Recorded,
+    Stand,
+    Week,
+    hours_of,
+    text_of,
+    thinned,
 )
 
+ROOT = Path(__file__).parents[2]
+SCALE = 2.5
+PREFILL_TOKENS = None  # of a step: the planner chooses
+FEW_PER_S = 100.0
+WORSE = 1.5
+REPLAYED = ("peak on demand", "cost-minimal")  # of the baselines
 
-class Hour(NamedTuple):
-    """An hour of the week to replay, and why."""
 
-    begin_s: int  # of the ten minutes that are replayed, from the recording's first midnight
-    why: str
-    is_peak: bool
+class Stress(NamedTuple):
+    """How the world is worse than believed."""
+
+    name: str
+    share: float = 1.0  # of the requests that were recorded, in as much time
+    slowness: float = 1.0  # every step takes so many times as long
+
+
+STRESSES = (
+    Stress("AS BELIEVED"),
+    Stress(f"RATES {WORSE:g}x WORSE", share=WORSE),
+    Stress(f"STEPS {WORSE:g}x SLOWER", slowness=WORSE),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,11 +87,12 @@ class Named:
     name: str
     plan: Plan
     gives_up: str = ""
+    is_replayed: bool = True
 
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What a plan's replay was, at one speed."""
+    """What a plan's replay was, in one stress."""
 
     asked: dict[str, float] = field(default_factory=dict)  # requests/s by model, over all hours
     met: dict[str, float] = field(default_factory=dict)
@@ -121,7 +108,7 @@ class Outcome:
         return sum(self.met[one] for one in names) / sum(self.asked[one] for one in names)
 
 
-Found = dict[tuple[str, float, bool], Outcome]  # by plan, slowness, and whether of a peak
+Found = dict[tuple[str, Stress, bool], Outcome]  # by plan, stress, and whether of a peak
 
 
 def main() -> None:
@@ -135,30 +122,31 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000, help="at each rate that is tried")
     parser.add_argument("--prefill", type=int, default=PREFILL_TOKENS, help="tokens of a step")
     parser.add_argument("--headroom", type=float, default=0.5, help="of this plan")
+    parser.add_argument("--share", type=float, default=SHARE, help="of the minutes planned for")
     parser.add_argument("--alone", action="store_true", help="without the baselines")
     parser.add_argument("--busiest", action="store_true", help="the busiest ten minutes of an hour")
     asked = parser.parse_args()
     told = Told()
     fleet = fleet_of(asked.scale, asked.prefill)
     fleet = replace(fleet, plan=replace(fleet.plan, headroom=asked.headroom))
-    capacity, framed = framed_of(fleet, asked.requests, told)
+    capacity, framed = framed_of(fleet, asked.share, asked.requests, told)
     plans = list(plans_of(framed, asked.seconds, told, alone=asked.alone))
     week = Week(seed=0)
     hours = list(hours_of(week, asked.between, busiest=asked.busiest))
     how = How(minutes=asked.minutes, warm_s=asked.warm, with_interval=False, with_losses=False)
     ground = Ground(fleet=fleet, classes=capacity.classes)
     found: Found = {
-        (one.name, slowness, is_peak): Outcome()
+        (one.name, stress, is_peak): Outcome()
         for one in plans
-        for slowness in (1.0, SLOWER)
+        for stress in STRESSES
         for is_peak in (True, False)
     }
     for hour in hours:
         told(f"replay of {text_of(hour)}")
-        for one in plans:
-            for slowness in (1.0, SLOWER):
-                into = found[one.name, slowness, hour.is_peak]
-                replayed(one.plan, ground, (week, hour), how, slowness, into)
+        for one in (one for one in plans if one.is_replayed):
+            for stress in STRESSES:
+                into = found[one.name, stress, hour.is_peak]
+                replayed(one.plan, ground, (week, hour), how, stress, into)
         week.forget()
     report(plans, hours, found, told)
 
@@ -183,7 +171,7 @@ class Told:
         self._last = what
 
 
-def fleet_of(scale: float, prefill_tokens: int = PREFILL_TOKENS) -> Fleet:
+def fleet_of(scale: float, prefill_tokens: int | None = PREFILL_TOKENS) -> Fleet:
     """The example's supply, the recording's models."""
     file = ROOT / "examples" / "five-makers.yaml"
     fleet = load.parse(file.read_text("utf-8"), source=file.name)
@@ -222,7 +210,7 @@ def model_of(stand: Stand) -> Model:
     )
 
 
-def deployment_of(stand: Stand, prefill_tokens: int) -> Deployment:
+def deployment_of(stand: Stand, prefill_tokens: int | None) -> Deployment:
     """How it is served anywhere: what the planner takes dtype and engine from."""
     return Deployment(
         model=stand.name,
@@ -232,15 +220,16 @@ def deployment_of(stand: Stand, prefill_tokens: int) -> Deployment:
     )
 
 
-def framed_of(fleet: Fleet, requests: int, told: Told) -> tuple[Capacity, Framed]:
+def framed_of(fleet: Fleet, share: float, requests: int, told: Told) -> tuple[Capacity, Framed]:
     """The week's demand, rates for it, the problem."""
     told("the week's demand")
     names = Names(origin=ORIGIN)
-    demand = demand_of_file(RATES, fleet, names=names, kind="servegen")
+    demand = demand_of_file(RATES, fleet, names=names, kind="servegen", share=share)
     for one in demand:
         peak = one.requests_per_s * max(one.hourly, default=1.0)
+        hours = sum(factor > 0 for factor in one.hourly) or HOURS
         print(f"  {one.model:12} {one.requests_per_s:8,.1f} requests/s planned for, {peak:8,.1f} "
-              f"at the peak; prompts {one.prompt_tokens.mean:,.0f}, answers "
+              f"at the peak, in {hours:2} hours; prompts {one.prompt_tokens.mean:,.0f}, answers "
               f"{one.output_tokens.mean:,.0f} tokens")  # fmt: skip
     with kept_rates() as known:
         capacity = capacity_of(fleet, demand=demand, known=known, told=told, requests=requests)
@@ -263,111 +252,18 @@ def plans_of(framed: Framed, seconds: float, told: Told, *, alone: bool) -> Iter
     told("the plan without survive")
     bare = solving(without_survivals(framed.problem))
     if framed.problem.survivals and isinstance(bare, Plan):
-        yield Named(name="this plan, no loss survived", plan=bare, gives_up="surviving losses")
+        name, lost = "this plan, no loss survived", "surviving losses"
+        yield Named(name=name, plan=bare, gives_up=lost, is_replayed=False)
     for one in baselines(framed.problem, solving):
         if isinstance(one.answer, Plan):
-            given = "; ".join(lost.text for lost in one.gives_up)
-            yield Named(name=one.name, plan=one.answer, gives_up=given)
+            yield Named(
+                name=one.name,
+                plan=one.answer,
+                gives_up="; ".join(lost.text for lost in one.gives_up),
+                is_replayed=one.kind in REPLAYED,
+            )
         else:
             print(f"  no plan for {one.name}: {'; '.join(one.answer.constraints)}")
-
-
-class Week:
-    """The recording: how much is asked when, and the requests of any ten minutes."""
-
-    def __init__(self, *, seed: int) -> None:
-        self._table, self._seed = parquet.read_table(RATES), seed
-        self._known: dict[tuple[str, int], Window] = {}
-        self.rates: dict[str, NDArray[np.float64]] = {}  # requests/s, by steps of STEP_S
-        for stand in STANDS:
-            rows = self._table.filter(compute.equal(self._table["model"], stand.name))
-            steps = rows["t_s"].to_numpy() // STEP_S
-            self.rates[stand.name] = np.bincount(steps, rows["rate_rps"].to_numpy())
-
-    def step_s(self, model: str, begin_s: int) -> int:
-        """That second as the model's recording has it: the one day that there is, if it is one."""
-        days = max(1, self.rates[model].size * STEP_S // DAY_S)
-        return begin_s % (days * DAY_S)
-
-    def rate(self, model: str, begin_s: int) -> float:
-        """Requests per second in these ten minutes."""
-        return float(self.rates[model][self.step_s(model, begin_s) // STEP_S])
-
-    def hourly(self, model: str) -> NDArray[np.float64]:
-        """Requests per second by hour."""
-        rates = self.rates[model]
-        return rates[: rates.size // 6 * 6].reshape(-1, 6).mean(axis=1)
-
-    def step_of(self, hour: int, *, busiest: bool) -> int:
-        """The second at which an hour's busiest ten minutes begin, or those after its half."""
-        steps = range(hour * 3600, (hour + 1) * 3600, STEP_S)
-        if not busiest:
-            return steps[3]
-        return max(steps, key=lambda at: sum(self.rate(one.name, at) for one in STANDS))
-
-    def requests(self, model: str, begin_s: int) -> Window:
-        """All of them, from second 0 on."""
-        at_s = self.step_s(model, begin_s)
-        if (model, at_s) not in self._known:
-            wanted = compute.and_(
-                compute.equal(self._table["model"], model), compute.equal(self._table["t_s"], at_s)
-            )
-            packed = io.BytesIO()
-            parquet.write_table(self._table.filter(wanted), packed)
-            tokens = TraceFile(TOKENS)
-            trace = read_servegen(TraceFile(packed), seed=self._seed, tokens=tokens, models=[model])
-            window = joined(list(trace.windows()))
-            self._known[model, at_s] = window._replace(arrival_s=window.arrival_s - at_s)
-        return self._known[model, at_s]
-
-    def forget(self) -> None:
-        """The requests that were drawn."""
-        self._known.clear()
-
-
-def hours_of(week: Week, between: int, *, busiest: bool = False) -> Iterator[Hour]:
-    """Each model's peak of the week, and so many evenly over it."""
-    found: dict[int, str] = {}
-    for stand in STANDS:
-        hour = int(np.argmax(week.hourly(stand.name)))
-        found[hour] = f"{found[hour]}, {stand.name}" if hour in found else f"peak of {stand.name}"
-    for hour, why in found.items():
-        yield Hour(week.step_of(hour, busiest=busiest), why, is_peak=True)
-    for number in range(between):
-        hour = (2 * number + 1) * 168 // (2 * between)
-        yield Hour(week.step_of(hour, busiest=busiest), "between", is_peak=False)
-
-
-def text_of(hour: Hour) -> str:
-    """Day 3, 14:20."""
-    day, second = divmod(hour.begin_s, DAY_S)
-    return f"day {day + 1}, {second // 3600:02}:{second % 3600 // 60:02} ({hour.why})"
-
-
-class Recorded(NamedTuple):
-    """A cell of the plan, asked by the recording; it takes the place of `RegionCell`."""
-
-    scenario: Scenario
-    window: Window
-    tenant: str
-
-    @property
-    def requests_per_s(self) -> float:
-        """On average over what was recorded."""
-        return max(1e-9, self.window.rows / STEP_S)
-
-    def trace(self, *, seed: int, until_s: float, share: float = 1.0) -> Trace:
-        """Its requests until then; all of them, whatever the seed."""
-        del seed, share
-        rows = int(self.window.arrival_s.searchsorted(until_s))
-        window = take(self.window, np.arange(rows))
-        return Trace(
-            pieces=lambda: iter([window]),
-            found="ServeGen",
-            models=self.scenario.models,
-            tenants=(self.tenant,),
-            origins=(ORIGIN,),
-        )
 
 
 def replayed(
@@ -375,13 +271,13 @@ def replayed(
     ground: Ground,
     when: tuple[Week, Hour],
     how: How,
-    slowness: float,
+    stress: Stress,
     into: Outcome,
 ) -> None:
     """One hour of a plan, on what was asked in it."""
     week, hour = when
     slot = slot_of(plan, hour)
-    cells = cells_of(Scene(plan, ground, Replicas(ground), slot, None, slowness)).cells
+    cells = cells_of(Scene(plan, ground, Replicas(ground), slot, None, stress.slowness)).cells
     tenant = tenant_of_tier(ground.fleet, "consumer")
     for stand in STANDS:
         asked = week.rate(stand.name, hour.begin_s)
@@ -397,7 +293,7 @@ def replayed(
             if not few.rows:
                 continue
             one = Recorded(cell.scenario, few, tenant)
-            counted = ran(one, _how(how, asked), "expected")  # type: ignore[arg-type]  # all that it asks of it
+            counted = ran(one, _how(how, asked), "expected", share=stress.share)  # type: ignore[arg-type]  # all that it asks of it
             verdict = judged_of(cell, counted)
             requests, met = int(counted.requests.sum()), int(counted.met.sum())
             into.requests += requests
@@ -405,13 +301,15 @@ def replayed(
             into.met[stand.name] += asked * cell.times * part * (met / max(1, requests))
             if verdict.judged == "broken":
                 into.broken.append(
-                    said(cell, verdict.ttft_in_time_share, verdict.itl_in_time_share)
+                    f"{text_of(hour)}, {asked:,.0f} requests/s of {sent:,.0f}: "
+                    + said(cell, verdict.ttft_in_time_share, verdict.itl_in_time_share)
                 )
 
 
 def _how(how: How, requests_per_s: float) -> How:
     """Models that are asked little have long answers: more minutes, and all their batches full."""
-    return replace(how, warm_s=180.0, minutes=5.0) if requests_per_s < FEW_PER_S else how
+    few = replace(how, warm_s=180.0, minutes=3.5)  # 1.5 times as fast, that is what was recorded
+    return few if requests_per_s < FEW_PER_S else how
 
 
 def said(cell: RegionCell, ttft: float | None, itl: float | None) -> str:
@@ -435,16 +333,6 @@ def planned(plan: Plan, model: str, slot: int) -> float:
     )
 
 
-def thinned(window: Window, rows: NDArray[np.int64]) -> Window:
-    """These requests, all of one tenant and one model."""
-    columns: dict[str, object] = {
-        "arrival_s": window.arrival_s[rows],
-        "prompt_tokens": window.prompt_tokens[rows],
-        "output_tokens": window.output_tokens[rows],
-    }
-    return window_of(columns, rows=rows.size)
-
-
 def report(
     plans: Sequence[Named],
     hours: Sequence[Hour],
@@ -456,39 +344,43 @@ def report(
     print(f"\n{ours.usd_per_hour:,.0f} USD an hour, within {ours.gap:.1%} of the best; replayed:")
     for hour in hours:
         print(f"  {text_of(hour)}")
-    speeds = "".join(
-        f"{f'STEPS x{slowness:g}: PEAKS':>18}{'BETWEEN':>9}{'BROKEN':>8}"
-        for slowness in (1.0, SLOWER)
-    )
-    print(f"\n{'PLAN':<50}{'USD/h':>7}{'TIMES':>7}{speeds}")
+    stresses = "".join(f"{f'{stress.name}: PEAKS':>26}{'BETWEEN':>9}" for stress in STRESSES)
+    print(f"\n{'PLAN':<40}{'USD/h':>7}{'TIMES':>7}{stresses}{'BROKEN':>18}")
     for one in plans:
         times = one.plan.usd_per_hour / ours.usd_per_hour
-        cells = "".join(_cells(found, one.name, slowness) for slowness in (1.0, SLOWER))
-        print(f"{one.name[:49]:<50}{one.plan.usd_per_hour:>7,.0f}{times:>6.2f}x{cells}")
+        row = f"{one.name[:39]:<40}{one.plan.usd_per_hour:>7,.0f}{times:>6.2f}x"
+        if one.is_replayed:
+            row += "".join(_cells(found, one.name, stress) for stress in STRESSES)
+            broken = ", ".join(_broken(found, one.name, stress) for stress in STRESSES)
+            row += f"{broken:>18}"
+        print(row)
     for one in plans[1:]:
         print(f"  {one.name} gives up: {one.gives_up or 'nothing'}")
-    print(f"\n{'SLO MET BY MODEL, PEAKS / BETWEEN':<46}" + "".join(f"{s.name:>17}" for s in STANDS))
-    for one in plans:
-        for slowness in (1.0, SLOWER):
-            both = [found[one.name, slowness, is_peak] for is_peak in (True, False)]
+    print(f"\n{'SLO MET BY MODEL, PEAKS / BETWEEN':<59}" + "".join(f"{s.name:>17}" for s in STANDS))
+    for one in (one for one in plans if one.is_replayed):
+        for stress in STRESSES:
+            both = [found[one.name, stress, is_peak] for is_peak in (True, False)]
             row = "".join(
                 f"{' / '.join(f'{part.share(stand.name):.1%}' for part in both):>17}"
                 for stand in STANDS
             )
-            print(f"{one.name[:38]:<39} x{slowness:<5g}{row}")
-    for slowness in (1.0, SLOWER):
+            print(f"{one.name[:38]:<39} {stress.name:<19}{row}")
+    for stress in STRESSES:
         for is_peak in (True, False):
-            for text in found[plans[0].name, slowness, is_peak].broken[:6]:
-                print(f"  broken in this plan, steps x{slowness:g}: {text}")
+            for text in found[plans[0].name, stress, is_peak].broken[:6]:
+                print(f"  broken in this plan, {stress.name}: {text}")
     requests = sum(one.requests for one in found.values())
     print(f"\n{requests:,} requests simulated and counted, in {told.seconds:.0f} s")
 
 
-def _cells(found: Found, name: str, slowness: float) -> str:
-    peaks, between = (found[name, slowness, is_peak] for is_peak in (True, False))
-    broken = len(peaks.broken) + len(between.broken)
-    of = f"{broken}/{peaks.cells + between.cells}"
-    return f"{peaks.share():>18.2%}{between.share():>9.2%}{of:>8}"
+def _cells(found: Found, name: str, stress: Stress) -> str:
+    peaks, between = (found[name, stress, is_peak].share() for is_peak in (True, False))
+    return f"{peaks:>26.2%}{between:>9.2%}"
+
+
+def _broken(found: Found, name: str, stress: Stress) -> str:
+    both = [found[name, stress, is_peak] for is_peak in (True, False)]
+    return f"{sum(len(one.broken) for one in both)}/{sum(one.cells for one in both)}"
 
 
 if __name__ == "__main__":

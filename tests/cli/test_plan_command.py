@@ -140,8 +140,10 @@ def test_an_offer_is_worth_what_it_saves(argosy, small):
     shown = argosy("offer", small(), *words, "--price", "9", "--json")
     report = msgspec.json.decode(shown.stdout_bytes, type=OfferReport)
     assert (report.chips, report.nodes, report.years) == (8, 1, 1)
-    # Without it a node of 8 chips is held at 2 USD, of which 4.3 are needed.
-    assert 1.0 < report.break_even_usd < 2.01
+    # Without it a node of 8 chips is held at 2 USD, of which 5 are needed: all of it is spared.
+    assert report.is_whole
+    assert report.break_even_usd == pytest.approx(2.0, rel=1e-6)
+    assert [bid.is_taken for bid in report.bids] == [True, False]
     assert not report.is_worth_it
     odd = argosy("offer", small("near", "offered"), *words, "--count", "9")
     assert "Assumed: 9 chips are 2 nodes of 8: 16" in odd.stdout
@@ -158,7 +160,7 @@ def test_an_offers_page_is_written(argosy, small, tmp_path):
     assert "what are they worth?" in page.read_text("utf-8")
 
 
-def test_a_change_is_planned_again(argosy, small):
+def test_a_change_is_planned_again(argosy, small, tmp_path):
     changes = ("--change", "users=2", "--change", "gone:cloud:azure")
     shown = argosy("what-if", small(), *changes, "--json")
     report = msgspec.json.decode(shown.stdout_bytes, type=WhatIfReport)
@@ -167,8 +169,11 @@ def test_a_change_is_planned_again(argosy, small):
     assert more.usd_per_hour is not None
     assert more.usd_per_hour > report.usd_per_hour_before == pytest.approx(16.0)
     assert gone.usd_per_hour == pytest.approx(30.0)  # five chips at 6 USD
-    printed = argosy("what-if", small(), *changes).stdout
+    page = tmp_path / "what-if.html"
+    printed = argosy("what-if", small(), *changes, "--html", str(page)).stdout
     assert "cloud azure is gone: 30 USD an hour, 14 more" in printed
+    assert "in chips in use on average: far 5 to 0, near 0 to 5." in printed
+    assert "cloud azure is gone</h2>" in page.read_text("utf-8")
 
 
 @pytest.mark.parametrize(

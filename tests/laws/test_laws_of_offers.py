@@ -10,6 +10,7 @@ from argosy.planner.plan import Plan
 from argosy.planner.problem import Problem
 from argosy.planner.questions.baselines import baselines
 from argosy.planner.questions.changed import with_users, without_survivals
+from argosy.planner.questions.costs import without_larger
 from argosy.planner.questions.offer import Offer, Offered, as_one_lot, worth
 from argosy.planner.solving.relaxed import relaxed
 from tests.planner.two_clouds import (
@@ -48,8 +49,11 @@ def problems(draw: st.DrawFn) -> Problem:
     return replace(one, pools=(*one.pools, pool("maia", "azure/west", "Microsoft", "Maia-200")))
 
 
-def offer_of(asked: Problem, nodes: int) -> Offer:
-    found = worth(asked, Offered(pool=MAIA, nodes=nodes, periods=(0,)), solving=solving())
+def offer_of(
+    asked: Problem, nodes: int, *, counts: tuple[int, ...] = (), whole: bool | None = None
+) -> Offer:
+    offered = Offered(pool=MAIA, nodes=nodes, periods=(0,))
+    found = worth(asked, offered, solving=solving(), counts=counts, whole=whole)
     assume(isinstance(found, Offer))
     assert isinstance(found, Offer)
     return found
@@ -59,18 +63,15 @@ def offer_of(asked: Problem, nodes: int) -> Offer:
 @given(problems(), st.integers(1, 40))
 def test_below_its_worth_an_offer_is_taken_and_above_it_is_left(asked: Problem, nodes: int):
     offered = Offered(pool=MAIA, nodes=nodes, periods=(0,))
-    found = offer_of(asked, nodes)
+    found = offer_of(asked, nodes, counts=(nodes,))
     price = found.asked.break_even_usd
     assume(price > 0.01)
     below, above = found.bids
     assert below.is_taken
     assert below.gain_usd_per_hour > 0
     assert not above.is_taken
-    # Whole replicas may blur it: beyond what they leave open the whole plan decides alike.
-    blur = found.asked.tolerance_usd / price + 0.002
-    for factor, takes in ((1 - max(0.02, 2 * blur), True), (1 + max(0.02, 2 * blur), False)):
-        if factor <= 0:
-            continue
+    assert found.is_whole
+    for factor, takes in ((0.98, True), (1.02, False)):
         lot = as_one_lot(asked, offered, factor * price)
         plan = solving()(lot)
         assert isinstance(plan, Plan)
@@ -80,15 +81,37 @@ def test_below_its_worth_an_offer_is_taken_and_above_it_is_left(asked: Problem, 
 @FEW
 @given(problems(), st.integers(2, 40))
 def test_more_nodes_are_worth_more_together_and_less_each(asked: Problem, nodes: int):
-    curve = offer_of(asked, nodes).curve
-    for fewer, more in pairwise(curve):
+    counts = (1, nodes)
+    whole = offer_of(asked, nodes, counts=counts).curve
+    curve = offer_of(asked, nodes, counts=counts, whole=False).curve
+    for fewer, more in (*pairwise(curve), *pairwise(whole)):
         assert more.value_usd_per_hour >= fewer.value_usd_per_hour - 1e-6
+    for fewer, more in pairwise(curve):  # whole nodes may need one another
         assert more.marginal_usd <= fewer.marginal_usd + 1e-6
-    for one in curve:
+    for one, in_fractions in zip(whole, curve, strict=True):
+        # Fractions are right to within what whole nodes and replicas leave open.
+        left = one.tolerance_usd + in_fractions.tolerance_usd + 1e-6
+        assert abs(one.break_even_usd - in_fractions.break_even_usd) <= left
+    for one in (*curve, *whole):
         assert one.break_even_usd_low is not None
         assert one.break_even_usd_high is not None
         assert one.break_even_usd_low - 1e-6 <= one.break_even_usd
         assert one.break_even_usd <= one.break_even_usd_high + 1e-6
+
+
+@FEW
+@given(problems(), st.lists(st.integers(6, 20), min_size=6, max_size=6))
+def test_larger_replicas_that_smaller_ones_replace_are_in_no_better_plan(
+    asked: Problem, rates: list[int]
+):
+    larger = [option(place % 3, rate / 4, chips=2 + place // 3) for place, rate in enumerate(rates)]
+    asked = replace(asked, options=(*asked.options, *larger))
+    fewer = without_larger(asked)
+    assert len(fewer.options) <= len(asked.options)
+    plans = [solving(gap=1e-6)(one) for one in (asked, fewer)]
+    assume(all(isinstance(plan, Plan) for plan in plans))
+    costs = [plan.money.total for plan in plans if isinstance(plan, Plan)]
+    assert abs(costs[0] - costs[1]) <= 1e-5 * costs[0]
 
 
 @FEW

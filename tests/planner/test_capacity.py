@@ -5,12 +5,18 @@ from typing import Any
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from argosy.fleet import load
+from argosy.fleet.architectures import architecture
+from argosy.fleet.catalogue import chip
 from argosy.fleet.config import Fleet
+from argosy.fleet.layout import Layout
+from argosy.perf.engine_settings import EngineSettings
+from argosy.perf.replica import ReplicaModel, replica
 from argosy.planner.capacity.lengths import classes_of
-from argosy.planner.capacity.rates import Rates
-from argosy.planner.capacity.sustain import Drawn, Tried, Within, largest
+from argosy.planner.capacity.rates import Rates, limits_of, measured
+from argosy.planner.capacity.sustain import Drawn, Limits, OneReplica, Tried, Within, largest
 from argosy.planner.capacity.table import Capacity, capacity_of
 from argosy.planner.problem import layout_text
 from argosy.simulator.demanded import trace_of_demand
@@ -47,6 +53,12 @@ VALUE = yaml.safe_load(TEXT)
 
 def fleet_of(**changes: Any) -> Fleet:
     return load.parse(yaml.safe_dump({**VALUE, **changes}), source="small.yaml")
+
+
+def in_steps_of(tokens: int, **changes: Any) -> dict[str, Any]:
+    """The deployment, with a step's tokens set by the operator."""
+    engine = {"kind": "trtllm", "prefill_tokens_max": tokens}
+    return {**VALUE["deployments"][0], "engine": engine, **changes}
 
 
 @pytest.fixture(scope="module")
@@ -110,20 +122,13 @@ def test_the_same_fleet_gives_the_same_rates_and_what_is_known_is_not_measured_a
     known: dict[str, Rates] = {}
     again = capacity_of(fleet_of(), known=known, requests=REQUESTS)
     assert again == small
-    for key in known:
-        known[key] = Rates(
-            requests_per_s=77.0,
-            low=66.0,
-            high=88.0,
-            binds=(),
-            ttft_s_p95=0.1,
-            itl_s_p99=None,
-            busy_share=1.0,
-            batch_mean=1.0,
-            spared_share=0.0,
-        )
+    for key, rates in known.items():
+        known[key] = replace(rates, busy_share=0.77)
     told = capacity_of(fleet_of(), known=known, requests=REQUESTS)
-    assert {one.requests_per_s for one in told.options} == {(77.0,)}
+    assert {one.rates[0].busy_share for one in told.options} == {0.77}
+    assert [one.requests_per_s for one in told.options] == [
+        one.requests_per_s for one in small.options
+    ]
 
 
 def test_what_is_known_of_another_slo_is_measured_again():
@@ -211,7 +216,7 @@ def test_a_simulated_fleet_at_that_rate_keeps_the_slo_and_at_twice_of_it_does_no
         rate = 4 * times * option.requests_per_s[0]
         fleet = fleet_of(
             pools=VALUE["pools"][:1],
-            deployments=[{**VALUE["deployments"][0], "replicas": 4}],
+            deployments=[in_steps_of(option.settings.prefill_tokens_max, replicas=4)],
             demand=[{**VALUE["demand"][0], "requests_per_s": rate}],
         )
         ran = simulate(scenario_of(fleet), trace_of_demand(fleet, seed=3, until_s=200.0))
@@ -234,16 +239,62 @@ def test_requests_at_any_rate_are_the_same_requests_closer_together():
     assert slow.arrival_s == pytest.approx(4.0 * fast.arrival_s)
 
 
-def test_shorter_steps_are_hinted_at_where_long_ones_break_the_gaps(small):
-    [hint] = small.hints
-    assert hint.startswith("chat reads prompts in the steps that its deployments' engines allow")
-    assert "engine.prefill_tokens_max: 1024" in hint
+def test_steps_that_the_operator_set_are_kept_and_what_others_would_do_is_hinted_at(small):
+    fleet = fleet_of(pools=VALUE["pools"][:1], deployments=[in_steps_of(8192)])
+    found = capacity_of(fleet, requests=REQUESTS)
+    assert {one.settings.prefill_tokens_max for one in found.options} == {8192}
+    assert not any(one.is_step_chosen for one in found.options)
+    [hint] = found.hints
+    assert hint.startswith("chat reads prompts in the steps that its deployments' engines set")
     assert "gpus " in hint
-    engine = {"kind": "vllm", "prefill_tokens_max": 1024}
-    found = capacity_of(
-        fleet_of(
-            pools=VALUE["pools"][:1], deployments=[{**VALUE["deployments"][0], "engine": engine}]
-        ),
-        requests=REQUESTS,
-    )
-    assert found.hints == ()
+    assert "(1,024)" in hint
+    assert small.hints == ()
+
+
+def test_steps_that_nobody_set_are_chosen_so_that_a_slower_replica_does_the_most(small):
+    chosen = next(one for one in small.options if one.pool == "gpus")
+    assert chosen.is_step_chosen
+    assert 256 <= chosen.settings.prefill_tokens_max < 8192
+    slow = []
+    for tokens in (256, chosen.settings.prefill_tokens_max, 8192):
+        fleet = fleet_of(pools=VALUE["pools"][:1], deployments=[in_steps_of(tokens)])
+        settings = replace(chosen.settings, prefill_tokens_max=tokens)
+        perf = replica(architecture("Llama-3.1-8B"), chip("H100-SXM"), chosen.layout, settings)
+        assert isinstance(perf, ReplicaModel)
+        one = OneReplica(perf, settings)
+        drawn = Drawn(classes_of(fleet, fleet.demand)["chat"][0], requests=REQUESTS)
+        limits = limits_of(fleet, fleet.models[0], perf)
+        slow.append(one.rate(drawn, limits, slowness=1.5).requests_per_s)
+    assert slow[1] > slow[0]
+    assert slow[1] > 1.5 * slow[2]
+
+
+def test_with_no_headroom_the_steps_are_those_that_do_the_most_as_believed(small):
+    fleet = fleet_of(pools=VALUE["pools"][:1], plan={"headroom": 0.0})
+    bold = capacity_of(fleet, requests=REQUESTS).options[0]
+    careful = next(one for one in small.options if one.pool == "gpus")
+    assert bold.requests_per_s[0] >= careful.requests_per_s[0]
+    assert bold.settings.prefill_tokens_max >= careful.settings.prefill_tokens_max
+
+
+def test_a_step_can_decode_all_the_requests_that_the_operator_wants_together():
+    engine = {"kind": "trtllm", "requests_max": 1500}
+    deployments = [{**VALUE["deployments"][0], "engine": engine}]
+    fleet = fleet_of(pools=VALUE["pools"][:1], deployments=deployments)
+    for one in capacity_of(fleet, requests=300).options:
+        assert one.settings.prefill_tokens_max >= 2048
+        assert one.settings.requests_max == 1500
+
+
+def test_fewer_requests_say_about_where_the_rate_is_and_all_of_them_say_it():
+    fleet = fleet_of()
+    drawn = Drawn(classes_of(fleet, fleet.demand)["chat"][0], requests=4000)
+    assert drawn.roughly.requests == 2000
+    assert drawn.roughly.roughly is drawn.roughly
+    few, all_ = drawn.roughly.window(2.0), drawn.window(2.0)
+    assert (few.prompt_tokens == all_.prompt_tokens[:2000]).all()
+    perf = replica(architecture("Llama-3.1-8B"), chip("H100-SXM"), Layout(), EngineSettings())
+    assert isinstance(perf, ReplicaModel)
+    one, limits = OneReplica(perf, EngineSettings()), Limits(ttft_s_p95=1.0, itl_s_p99=0.05)
+    near = measured(one, drawn, limits, perf).requests_per_s
+    assert near == pytest.approx(one.rate(drawn, limits).requests_per_s, rel=0.02)

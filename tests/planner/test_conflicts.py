@@ -105,3 +105,18 @@ def test_each_relief_by_itself_makes_a_plan_possible():
     without_loss = problem(**given, needs=(need("large", (90.0, 4.0), BERLIN),))
     assert isinstance(solve(anywhere), Plan)
     assert isinstance(solve(without_loss), Plan)
+
+
+def test_a_relief_is_enough_for_all_hours_together_not_for_the_hardest_alone():
+    batch = need("large", (400.0, 400.0), BERLIN, tier="batch", may_wait=True)
+    given = problem(
+        pools=POOLS[:1],
+        supplies=(supply(0),),
+        options=(option("large", 0),),
+        needs=(need("large", (1200.0, 1200.0), BERLIN), batch),
+    )
+    found = solve(given)
+    assert isinstance(found, Conflict)
+    # 1,200 chips are 150 nodes, and batch that waits takes 50 more.
+    [relief] = found.reliefs
+    assert relief.startswith("own-h100 with 200 nodes instead of 100 (from 3,200.00 USD an hour)")

@@ -54,7 +54,7 @@ def test_an_hour_is_planned_as_on_its_busiest_days():
     assert len(found.hourly) == 24
     assert found.requests_per_s * found.hourly[7] == pytest.approx(0.2, rel=1e-3)
     assert found.requests_per_s * found.hourly[8] == pytest.approx(0.1, rel=1e-3)
-    [median] = demand_of_trace(trace_of(per_hour(*hours)), fleet_of(), days_share=0.5)
+    [median] = demand_of_trace(trace_of(per_hour(*hours)), fleet_of(), share=0.5)
     assert median.requests_per_s * (median.hourly or [1.0] * 24)[7] == pytest.approx(0.1, rel=1e-3)
 
 
@@ -116,8 +116,10 @@ def test_what_a_recording_does_not_say_is_asked_for():
 
 def test_azures_hour_of_chats_is_read_from_its_file():
     [found] = demand_of_file(TRACES / "azure_llm_2023_conv.csv.gz", fleet_of())
-    assert found.requests_per_s == pytest.approx(19_366 / 3501.7, rel=0.01)
+    assert found.hourly == ()
     assert found.prompt_tokens.mean == pytest.approx(1154.7, rel=0.01)
+    # As in its busiest minutes: it asks for 5.5 on average, and 1.8 times the tokens in one.
+    assert found.requests_per_s == pytest.approx(1.77 * 19_366 / 3501.7, rel=0.02)
 
 
 def test_servegens_week_is_summed_from_its_rates():
@@ -128,8 +130,64 @@ def test_servegens_week_is_summed_from_its_rates():
     )
     file = TRACES / "servegen_client_rates_week1.parquet"
     found = demand_of_file(file, fleet, names=Names(left_out=("deepseek-r1", "mm-image")))
-    assert [one.model for one in found] == list(names)
-    # Each hour as on the busiest days: more than the week's means of 209, 1,613 and 1,063.
-    assert [round(one.requests_per_s) for one in found] == [310, 2449, 1259]
-    assert all(len(one.hourly) == 24 for one in found)
-    assert found[0].prompt_tokens.mean == pytest.approx(675, rel=0.05)
+    rows = {name: [one for one in found if one.model == name] for name in names}
+    assert [len(of) for of in rows.values()] == [3, 2, 3]
+    assert [one.model for one in found] == [name for name, of in rows.items() for _ in of]
+    # As in the busiest minutes: more than the week's means of 209, 1,613 and 1,063.
+    sums = [round(sum(one.requests_per_s for one in of)) for of in rows.values()]
+    assert sums == [427, 2528, 1450]
+    # By night its prompts are short, by day they are long, in the evening between.
+    prompts = [one.prompt_tokens.mean for one in rows["m-small"]]
+    assert prompts == pytest.approx([35, 45, 58], rel=0.03)
+
+
+def test_each_hour_is_in_one_row_and_has_its_rate_there():
+    rng = np.random.default_rng(3)
+    arrivals = np.sort(rng.random(96_000) * 24 * HOUR_S)
+    is_night = arrivals < 8 * HOUR_S
+    trace = trace_of(
+        arrivals,
+        prompt_tokens=np.where(is_night, 2000, 300).astype(np.int32),
+        output_tokens=np.where(is_night, 20, 100).astype(np.int32),
+    )
+    night, day = demand_of_trace(trace, fleet_of())
+    assert [hour for hour in range(24) if night.hourly[hour]] == list(range(8))
+    assert [hour for hour in range(24) if day.hourly[hour]] == list(range(8, 24))
+    assert (night.prompt_tokens.mean, day.prompt_tokens.mean) == (2000, 300)
+    assert (night.output_tokens.mean, day.output_tokens.mean) == (20, 100)
+    for hour in range(24):
+        rate = sum(one.requests_per_s * one.hourly[hour] for one in (night, day))
+        assert rate == pytest.approx(96_000 / 24 / HOUR_S, rel=0.1)
+    assert len(classes_of(fleet_of(), [night, day])["chat"]) == 2
+
+
+def test_lengths_that_differ_by_chance_or_little_share_a_row():
+    rng = np.random.default_rng(4)
+    arrivals = np.sort(rng.random(5000) * 24 * HOUR_S)
+    prompt = np.maximum(1, rng.lognormal(6, 1.2, 5000)).astype(np.int32)
+    assert len(demand_of_trace(trace_of(arrivals, prompt_tokens=prompt), fleet_of())) == 1
+    drifting = (400 + 20 * np.sin(arrivals / HOUR_S / 24 * 2 * np.pi)).astype(np.int32)
+    assert len(demand_of_trace(trace_of(arrivals, prompt_tokens=drifting), fleet_of())) == 1
+
+
+def test_minutes_that_ask_for_more_than_their_hour_are_planned_for():
+    rng = np.random.default_rng(5)
+    even = np.sort(rng.random(36_000) * HOUR_S)
+    burst = np.sort(1200.0 + rng.random(3000) * 300.0)
+    arrivals = np.sort(np.concatenate([even, burst]))  # 20 a second in five minutes, 10 in others
+    [found] = demand_of_trace(trace_of(arrivals), fleet_of())
+    assert found.requests_per_s == pytest.approx(20.0, rel=0.1)
+    [usual] = demand_of_trace(trace_of(arrivals), fleet_of(), share=0.5)
+    assert usual.requests_per_s == pytest.approx(10.0, rel=0.1)
+    batch = trace_of(arrivals, tier=np.full(arrivals.size, 2), models=("chat",))
+    [waits] = demand_of_trace(batch, fleet_of())
+    assert waits.requests_per_s == pytest.approx(39_000 / HOUR_S, rel=0.01)
+
+
+def test_chance_alone_makes_no_minute_busy():
+    rng = np.random.default_rng(6)
+    arrivals = np.sort(rng.random(3600) * HOUR_S)
+    prompt = np.maximum(1, rng.lognormal(6, 1, 3600)).astype(np.int32)
+    [found] = demand_of_trace(trace_of(arrivals, prompt_tokens=prompt), fleet_of())
+    # The largest of 60 minutes has 40 % more tokens.
+    assert found.requests_per_s == pytest.approx(1.0, rel=0.25)

@@ -155,6 +155,18 @@ def test_demand_of_a_period_is_that_of_its_middle():
     assert framed(fleet_of(), growth_per_year=1.0).problem.needs[0].requests_per_s[0] == 20.0
 
 
+def test_needs_of_one_kind_are_told_apart_by_their_hours():
+    chat, batch = VALUE["demand"]
+    day = [0] * 8 + [1] * 14 + [0] * 2
+    night = {**chat, "hourly": [1 - factor for factor in day], "prompt_tokens": {"mean": 90}}
+    found = framed(fleet_of(demand=[{**chat, "hourly": day}, night, batch])).problem.needs
+    assert [need.name for need in found] == [
+        "chat consumer from azure/eastus at 8-22 h",
+        "chat consumer from azure/eastus at 0-8, 22-24 h",
+        "chat batch from own/site",
+    ]
+
+
 def test_kept_nodes_are_paid_the_rest_is_had_by_the_hour_and_a_site_is_ones_own():
     supplies = {one.name: one for one in framed(fleet_of()).problem.supplies}
     assert set(supplies) == {"gpus kept", "gpus on demand", "tpus on demand", "site own"}

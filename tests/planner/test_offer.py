@@ -4,7 +4,9 @@ import pytest
 from msgspec.structs import replace
 
 from argosy.planner.plan import Conflict, Plan
+from argosy.planner.problem import Slot
 from argosy.planner.questions.changed import unsupplied
+from argosy.planner.questions.costs import is_small
 from argosy.planner.questions.losses_told import served_when_lost
 from argosy.planner.questions.offer import Needed, Offer, Offered, as_one_lot, worth
 from tests.planner.two_clouds import (
@@ -95,6 +97,23 @@ def test_what_it_displaces_is_told_in_chips_and_dollars():
     assert saved == pytest.approx(15.0, rel=0.05)
 
 
+def test_at_its_break_even_what_it_displaces_costs_as_much_as_it_does():
+    found = worth_of(with_maia())
+    rows = found.displaced_at(found.asked.break_even_usd)
+    saved = sum(one.usd_per_hour_without - one.usd_per_hour_with for one in rows)
+    assert saved == pytest.approx(0.0, abs=1e-3)
+    [maia] = [one for one in rows if one.pool == "maia"]
+    assert maia.usd_per_hour_with == pytest.approx(30.0, rel=1e-3)
+
+
+def test_chips_that_serve_nothing_are_not_in_use():
+    found = worth_of(with_maia(), 60)
+    [maia] = [one for one in found.displaced if one.pool == "maia"]
+    # 100 requests/s by day and 40 at night, 3 on each: 34 and 14 whole replicas of 60.
+    assert maia.chips_mean_with == pytest.approx((34 + 14) / 2, abs=1.0)
+    assert found.usd_per_hour_with == pytest.approx(0.0, abs=1e-6)
+
+
 def test_a_chip_in_a_third_cloud_makes_surviving_a_loss_cheaper():
     asked = with_maia(survivals=SURVIVES_CLOUDS)
     elsewhere = tuple(
@@ -144,3 +163,54 @@ def test_an_offer_of_a_pool_that_is_supplied_already_is_refused_until_it_is_told
     with pytest.raises(ValueError, match="supplied already"):
         worth(both, offered(), solving=solving())
     assert isinstance(worth(unsupplied(both, MAIA), offered(), solving=solving()), Offer)
+
+
+def few_nodes(day: tuple[float, float] = (9.0, 9.0)):
+    """Nodes of eight chips: a reserved one at 2 USD a chip, used or not, of which five serve."""
+    one = with_maia(needs=(need("web", day=day),))
+    eights = tuple(replace(pool, chips_per_node=8) for pool in one.pools)
+    reserved = supply(2, "reserved", 2.0, nodes_max=2)
+    return replace(one, pools=eights, supplies=(reserved,))
+
+
+def test_in_a_fleet_of_few_nodes_an_offer_spares_whole_ones():
+    # 9 requests/s take 4.5 chips of a node that costs 16 USD an hour; three of maia's serve them.
+    found = worth_of(few_nodes(), 1)
+    assert found.is_whole
+    assert found.asked.value_usd_per_hour == pytest.approx(16.0, rel=1e-6)
+    assert found.asked.break_even_usd == pytest.approx(2.0, rel=1e-6)
+    assert found.asked.tolerance_usd == pytest.approx(0.0, abs=1e-5)
+    in_fractions = worth_of(few_nodes(), 1, whole=False)
+    assert in_fractions.asked.value_usd_per_hour == pytest.approx(9.0, rel=1e-4)  # 4.5 x 2 USD
+    assert in_fractions.asked.tolerance_usd * 8 >= 7.0 - 1e-3
+
+
+def test_whole_plans_are_indifferent_at_the_break_even_of_few_nodes():
+    asked = few_nodes()
+    found = worth_of(asked, 1)
+    assert [one.is_taken for one in found.bids] == [True, False]
+    for factor, takes in ((0.98, True), (1.02, False)):
+        lot = as_one_lot(asked, offered(1), factor * 2.0)
+        plan = solving(gap=1e-6)(lot)
+        assert isinstance(plan, Plan)
+        assert plan.usd_per_hour == pytest.approx(min(16.0, 16.0 * factor), rel=1e-6)
+        assert any(one.supply == len(lot.supplies) - 1 for one in plan.held) is takes
+
+
+def test_where_nodes_need_one_another_the_count_that_gains_most_is_worth_renting():
+    # 45 requests/s take 23 chips, three nodes; one of maia's serves 24 of them and spares one
+    # node, two spare all three, a third adds nothing.
+    asked = few_nodes((45.0, 45.0))
+    asked = replace(asked, supplies=(replace(asked.supplies[0], nodes_max=4),))
+    found = worth_of(asked, 4, counts=(1, 2, 3))
+    assert [one.value_usd_per_hour for one in found.curve] == pytest.approx([16, 48, 48, 48])
+    assert [one.marginal_usd for one in found.curve] == pytest.approx([2.0, 4.0, 0.0, 0.0])
+    assert found.nodes_worth(2.5) == 2
+    assert found.nodes_worth(3.5) == 0
+
+
+def test_a_problem_of_many_hours_is_told_in_fractions():
+    assert is_small(few_nodes())
+    slots = tuple(Slot(period=0, hour=hour % 24, hours=100.0) for hour in range(100))
+    long = problem(slots=slots, needs=(need("web", day=(40.0, 100.0) * 50),))
+    assert not is_small(long)

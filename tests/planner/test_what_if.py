@@ -155,3 +155,41 @@ def test_a_name_that_is_not_there_is_refused_with_those_that_are():
     with pytest.raises(NoSuchNameError, match="It has: H100, MI300X, TPU-v6e"):
         changed(problem(), Scarce(chip="H101", share=0.5), before=before)
     assert text_of(Scarce(chip="H100", share=0.5)) == "50% less H100 to be had"
+
+
+def test_what_a_relief_saves_is_off_what_the_changed_plan_costs():
+    found = answered(Users(times=10.0))
+    assert found.usd_per_hour is not None
+    for one in found.reliefs:
+        assert one.saves_usd_per_hour is not None
+        assert one.usd_per_hour + one.saves_usd_per_hour == pytest.approx(found.usd_per_hour)
+        assert not one.is_at_least
+
+
+def test_pools_that_are_used_otherwise_are_told():
+    moved = {one.pool: one for one in answered(Gone(kind="cloud", name="gcp")).moved}
+    # 60 v6e by day make room for 30 H100.
+    assert moved["gcp-v6e"].chips_mean_before == pytest.approx(30.0)
+    assert moved["gcp-v6e"].chips_mean_after == 0.0
+    assert moved["azure-h100"].chips_mean_after == pytest.approx(15.0)
+    assert moved["azure-h100"].usd_per_hour_after == pytest.approx(15.0 * 4.0)
+    assert "own-mi300x" not in moved
+
+
+@pytest.mark.parametrize("hours", [3, 90])
+def test_the_first_relief_is_a_plan_and_none_that_is_listed_costs_less(hours: int):
+    # With more hours the problem is too large for whole numbers all at once.
+    slots = tuple(Slot(period=0, hour=hour % 24, hours=8760 / hours) for hour in range(hours))
+    day = tuple(40.0 + 30.0 * (place % 3) for place in range(hours))
+    asked = problem(slots=slots, needs=(need("web", day=day),), survivals=SURVIVES_CLOUDS)
+    before = solving(gap=0.02)(asked)
+    assert isinstance(before, Plan)
+    found = what_if(asked, Users(times=6.0), before=before, solving=solving(gap=0.02))
+    assert isinstance(found.answer, Conflict)
+    costs = [one.usd_per_hour for one in found.reliefs]
+    assert costs == sorted(costs)
+    assert not found.reliefs[0].is_at_least
+    assert len(costs) > 1
+    assert {one.is_at_least for one in found.reliefs[1:]} == {hours > 3}
+    spent = sum(one.usd_per_hour_after - one.usd_per_hour_before for one in found.moved)
+    assert before.usd_per_hour + spent == pytest.approx(costs[0], rel=1e-3)

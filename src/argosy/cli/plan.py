@@ -1,7 +1,8 @@
 """`argosy plan`: what to run where and what to buy; what an offer is worth; what if.
 
 Owns the options and the order. In `planning` the work is done by `asking.py`, what is printed by
-`pages.py`, `offer.py` and `what_if.py`, what is drawn by `html.py`.
+`pages.py`, `offer.py` and `what_if.py`, what is drawn by `html.py`, `offer_html.py` and
+`what_if_html.py`.
 """
 
 from datetime import UTC, date, datetime
@@ -243,6 +244,7 @@ def what_if(
     gap: Gap = 0.005,
     seconds: Seconds = 60.0,
     as_json: AsJson = False,
+    html: Html = None,
 ) -> None:
     """Plan again after a change: what it costs, what binds first, and the cheapest relief.
 
@@ -250,7 +252,7 @@ def what_if(
 
       argosy plan what-if examples/five-makers.yaml --change users=10
 
-      argosy plan what-if examples/five-makers.yaml --change gone:cloud:azure
+      argosy plan what-if examples/five-makers.yaml --change gone:cloud:azure --html what-if.html
     """
     _check_installed()
     from argosy.cli.planning import asking
@@ -262,6 +264,7 @@ def what_if(
         today=_today(), demand=demand, model=model, origin=origin, growth=growth, scale=scale,
         gap=gap, seconds=seconds,
     )  # fmt: skip
+    _check_html(html)
     try:
         with asking.Bar() as bar:
             report = asking.what_ifs(fleet, change, asked, bar)
@@ -269,6 +272,10 @@ def what_if(
         refuse(str(error))
     if isinstance(report, ConflictReport):
         _say_conflict(report, as_json=as_json)
+    if html is not None:
+        from argosy.cli.planning.what_if_html import what_if_html
+
+        _write(html, what_if_html(report))
     if as_json:
         _say_json(report)
     else:

@@ -6,7 +6,10 @@ ISO 3166-1 alpha-3), or what the fleet file says of the pool. Areas: the EU's me
 them (unstats.un.org/unsd/methodology/m49), of the countries where the catalogue knows a region.
 """
 
+from collections.abc import Sequence
+
 from argosy.fleet.catalogue import NotInCatalogue, region
+from argosy.fleet.contracts import ON_PREMISES, OWN
 
 _EU = (
     "AUT BEL BGR CYP CZE DEU DNK ESP EST FIN FRA GRC HRV HUN IRL ITA LTU LUX LVA MLT NLD POL PRT "
@@ -39,3 +42,17 @@ def country_of(name: str, stated: str | None = None) -> str | None:
     except NotInCatalogue:
         return None
     return "USA" if grid is not None and grid.startswith("US-") else grid
+
+
+def may_stay(residency: Sequence[str], name: str, stated: str | None = None) -> bool:
+    """Whether data that must stay in these places may be in the region "cloud/region".
+
+    Nowhere in particular: anywhere. `stated`: its country, as for `country_of`.
+    """
+    cloud, country = name.split("/")[0], country_of(name, stated)
+    return not residency or any(
+        place in (name, cloud)
+        or (place == ON_PREMISES and cloud == OWN)
+        or country in AREAS.get(place, ())
+        for place in residency
+    )

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from argosy.fleet.architectures import architectures
-from argosy.fleet.areas import AREAS, country_of
+from argosy.fleet.areas import AREAS, country_of, may_stay
 from argosy.fleet.catalogue import NotInCatalogue, chip
-from argosy.fleet.config import Fleet, PlannedLauncher, Pool
+from argosy.fleet.config import Fleet, Pool
 from argosy.fleet.contracts import (
     ON_PREMISES,
     OWN,
@@ -21,6 +21,7 @@ from argosy.fleet.contracts import (
     TrainingRun,
 )
 from argosy.fleet.document import Path, did_you_mean
+from argosy.fleet.launchers import PlannedLauncher
 from argosy.fleet.software import why_no_training
 
 _Finding: TypeAlias = tuple[Path, str]
@@ -193,6 +194,26 @@ def _odd_residency(fleet: Fleet) -> Iterator[_Finding]:
                 yield from _placeless(fleet, at, place, model.residency)
 
 
+def _deployed_elsewhere(fleet: Fleet) -> Iterator[_Finding]:
+    """Residency holds whatever fails: nothing is ever started outside of it."""
+    models = {model.name: model for model in fleet.models}
+    pools = {pool.name: pool for pool in fleet.pools}
+    for index, one in enumerate(fleet.deployments):
+        model, pool = models.get(one.model), pools.get(one.pool)
+        if model is None or pool is None or not model.residency:
+            continue
+        if pool.region is None:
+            told = f'= "{pool.name}" has no region, but {model.name} must stay in'
+        elif may_stay(model.residency, pool.region, pool.country):
+            continue
+        elif country_of(pool.region, pool.country) is None and set(model.residency) & AREAS.keys():
+            continue  # another rule asks where it is
+        else:
+            told = f'= "{pool.name}" is in {pool.region}, but {model.name} must stay in'
+        works = f"{', '.join(model.residency)}. Deploy it there, or widen its residency."
+        yield ("deployments", index, "pool"), f"{told} {works}"
+
+
 def _placeless(fleet: Fleet, at: Path, area: str, residency: tuple[str, ...]) -> Iterator[_Finding]:
     """Pools of which nobody knows whether they lie in the area."""
     named = {OWN if place == ON_PREMISES else place for place in residency}
@@ -242,4 +263,5 @@ CONTRACT_RULES: tuple[Callable[[Fleet], Iterator[_Finding]], ...] = (
     _odd_residency,
     _unknown_countries,
     _repeated_promises,
+    _deployed_elsewhere,
 )

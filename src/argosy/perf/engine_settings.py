@@ -3,6 +3,9 @@
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
+
+from argosy.fleet.config import BatchingEngine
 
 EngineName = Literal["vllm", "sglang", "trtllm", "llama.cpp"]
 
@@ -16,3 +19,16 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     memory_share: float = 0.9  # of the chip's memory (vLLM: gpu_memory_utilization)
     block_tokens: int = 16  # KV tokens of a block
     prefix_cache: bool = True
+
+
+def settings_of(engine: BatchingEngine) -> EngineSettings:
+    """As the fleet file has it; unset, a step has as many tokens as `EngineSettings` says."""
+    found = EngineSettings(
+        name=str(engine.__struct_config__.tag),  # type: ignore[arg-type]  # a tag is such a name
+        requests_max=engine.requests_max,
+        memory_share=engine.memory_share,
+        prefix_cache=engine.prefix_cache,
+    )
+    if engine.prefill_tokens_max is None:
+        return found
+    return replace(found, prefill_tokens_max=engine.prefill_tokens_max)

@@ -93,6 +93,7 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     pool: int
     engine: str
     layout: Layout
+    prefill_tokens_max: int | None = None  # of a step of its engine; None: as the fleet has it
     chips: int  # of a replica
     # By length class of the model: requests that a replica serves within the SLO when it serves no
     # other class; 0: the SLO cannot be met. A mix fills it in proportion.

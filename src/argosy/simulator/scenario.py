@@ -19,13 +19,13 @@ from argosy.fleet.config import (
     Deployment,
     Fleet,
     LlamaCppEngine,
-    LocalLauncher,
     Pool,
     SimulatedEngine,
 )
 from argosy.fleet.demand import Slo
+from argosy.fleet.launchers import LocalLauncher
 from argosy.perf.calibration import Calibration
-from argosy.perf.engine_settings import EngineSettings
+from argosy.perf.engine_settings import EngineSettings, settings_of
 from argosy.perf.local import LocalCalibrations, of_given_rates
 from argosy.perf.refusal import DoesNotFit
 from argosy.perf.replica import ReplicaModel, replica
@@ -238,19 +238,14 @@ def _local_group(deployment: Deployment, models: Sequence[str], local: LocalCali
 def _settings(deployment: Deployment) -> EngineSettings:
     engine = deployment.engine
     assert isinstance(engine, BatchingEngine)
-    if engine.prefill_tokens_max < engine.requests_max:
+    settings = settings_of(engine)
+    if settings.prefill_tokens_max < settings.requests_max:
         raise ScenarioError(
-            f"{deployment.name}: engine.prefill_tokens_max = {engine.prefill_tokens_max} is below "
-            f"engine.requests_max = {engine.requests_max}, so that one step could not decode all "
-            "its requests. Write one that is as large, or fewer requests."
+            f"{deployment.name}: engine.prefill_tokens_max = {settings.prefill_tokens_max} is "
+            f"below engine.requests_max = {settings.requests_max}, so that one step could not "
+            "decode all its requests. Write one that is as large, or fewer requests."
         )
-    return EngineSettings(
-        name=str(engine.__struct_config__.tag),  # type: ignore[arg-type]  # a tag is such a name
-        requests_max=engine.requests_max,
-        prefill_tokens_max=engine.prefill_tokens_max,
-        memory_share=engine.memory_share,
-        prefix_cache=engine.prefix_cache,
-    )
+    return settings
 
 
 def _price(pool: Pool) -> tuple[float | None, str, Offer | None]:

@@ -28,9 +28,10 @@ from argosy.cli.planning.report import ConflictReport, PlanReport
 from argosy.cli.planning.sums import report_of
 from argosy.cli.planning.what_if import Outcome, WhatIfReport, change_of, outcome_of
 from argosy.fleet.catalogue import NotInCatalogue, chip, offers
-from argosy.fleet.config import Fleet, PlannedLauncher, Pool
+from argosy.fleet.config import Fleet, Pool
 from argosy.fleet.contracts import CommittedSpend, Reserved
 from argosy.fleet.demand import Demand, Nodes
+from argosy.fleet.launchers import PlannedLauncher
 from argosy.planner.capacity.rates import Rates
 from argosy.planner.capacity.table import Capacity, capacity_of
 from argosy.planner.framing.forecast import Names, demand_of_file

@@ -11,7 +11,7 @@ from itertools import accumulate
 from argosy.cli.planning import page as html
 from argosy.cli.planning import pages, words
 from argosy.cli.planning.map import Place, Slice, Way, world_map
-from argosy.cli.planning.report import Commitment, PlanReport, ReplayRow
+from argosy.cli.planning.report import Commitment, PlanReport, ReplayRow, ReplicaRow
 from argosy.cli.planning.svg import Layer, Line, Mark, burn, stack
 
 _KIND_COLOURS = {
@@ -319,13 +319,18 @@ def _map(report: PlanReport, colours: dict[str, str]) -> str:
     return html.section("Where it runs", html.legend(running), picture, html.note(told))
 
 
+def _engine(row: ReplicaRow) -> str:
+    """Such as: vllm, 1024 tokens a step."""
+    return f"{row.engine}, {pages.step(row)} tokens a step" if pages.step(row) else row.engine
+
+
 def _replicas(report: PlanReport, colours: dict[str, str]) -> str:
     shown = pages.shown_periods(report)
     rows = [
         (
             row.model,
             html.swatch(row.pool, colours[row.pool], "uncalibrated" if row.is_uncalibrated else ""),
-            html.two(row.layout, row.engine), row.chips,
+            html.two(row.layout, _engine(row)), row.chips,
             pages.rates(row), *(pages.spell(row, place) for place in shown),
         )
         for row in report.replicas

@@ -11,7 +11,7 @@ from argosy.planner.questions.offer import Displaced, Needed, Offer, Worth
 
 SCHEMA = "argosy.plan.offer/1"
 _TIERS = ("enterprise", "consumer", "batch")
-_SOMETHING = 0.01  # of what the first block is worth, for each chip
+_SOMETHING = 0.01  # of what the best block is worth, for each chip
 _CERTAIN = 0.9995  # a share served that is shown as all of it
 
 
@@ -66,9 +66,11 @@ class OfferReport(msgspec.Struct, frozen=True, kw_only=True):
     break_even_usd_high: float | None
     tolerance_usd: float  # the proven gaps leave so much open, either way
     is_uncalibrated: bool
+    is_whole: bool  # all these in whole nodes and replicas; else in fractions of them
     curve: tuple[Worth, ...]
     bids: tuple[BidRow, ...]
-    displaced: tuple[Displaced, ...]
+    displaced: tuple[Displaced, ...]  # with the chips at `displaced_at_usd`
+    displaced_at_usd: float  # per chip-hour: the price asked for, else the break-even
     usd_per_hour_without: float  # the plan's cost
     usd_per_hour_with: float  # with the chips at price 0
     survival_usd_per_hour_without: float | None  # what the promise to survive losses costs
@@ -98,6 +100,7 @@ def offer_report(
     """The answer in names."""
     price_usd = asked.price_usd
     per_node = asked.chips // asked.nodes
+    at_usd = offer.asked.break_even_usd if price_usd is None else price_usd
     return OfferReport(
         fleet=asked.fleet,
         pool=offer.pool,
@@ -116,11 +119,13 @@ def offer_report(
         break_even_usd_high=offer.asked.break_even_usd_high,
         tolerance_usd=offer.asked.tolerance_usd,
         is_uncalibrated=offer.is_uncalibrated,
+        is_whole=offer.is_whole,
         curve=offer.curve,
         bids=tuple(BidRow(price_usd=one.price_usd, is_taken=one.is_taken) for one in offer.bids),
-        displaced=offer.displaced,
-        usd_per_hour_without=offer.plan_without.usd_per_hour,
-        usd_per_hour_with=offer.plan_with.usd_per_hour,
+        displaced=offer.displaced_at(at_usd),
+        displaced_at_usd=at_usd,
+        usd_per_hour_without=offer.usd_per_hour_without,
+        usd_per_hour_with=offer.usd_per_hour_with,
         survival_usd_per_hour_without=offer.resilience.usd_per_hour_without,
         survival_usd_per_hour_with=offer.resilience.usd_per_hour_with,
         losses=_losses(offer.resilience.losses_without, offer.resilience.losses_with),
@@ -201,7 +206,7 @@ def chips_enough(report: OfferReport) -> int | None:
     """The largest count looked at whose last block is worth something; None: all are."""
     if not report.curve:
         return None
-    least = _SOMETHING * report.curve[0].marginal_usd
+    least = _SOMETHING * max(one.marginal_usd for one in report.curve)
     useful = [one.chips for one in report.curve if one.marginal_usd > least]
     return None if not useful or useful[-1] == report.curve[-1].chips else useful[-1]
 
@@ -276,8 +281,14 @@ def _print_displaced(report: OfferReport) -> None:
     if not report.displaced:
         typer.echo("It displaces nothing: no plan would use it.")
         return
-    typer.echo("What it displaces (the offer itself at price 0):")
+    typer.echo(f"What it displaces, all of it paid {paid_text(report)}:")
     print_table(DISPLACED_HEADS, displaced_rows(report))
+
+
+def paid_text(report: OfferReport) -> str:
+    """At which price the offer stands among what it displaces."""
+    what = "its break-even" if report.price_usd is None else "the price asked for"
+    return f"at {what}, {figure(report.displaced_at_usd)} USD"
 
 
 LOSSES_HEADS = ("LOST", "", "STILL SERVED WITHOUT IT", "WITH IT")
@@ -326,14 +337,25 @@ def survival_text(report: OfferReport) -> str:
 def notes(report: OfferReport) -> list[str]:
     """How it was found, and what was assumed."""
     return [
-        "Break-even: what the cheapest plan costs without the chips less what it costs with them "
-        f"at price 0, over their {report.hours_of_term:,.0f} hours, in fractions of nodes and "
-        f"replicas; the whole plans cost {report.usd_per_hour_without:,.0f} and "
-        f"{report.usd_per_hour_with:,.0f} USD/h. In brackets: with their rates at the ends of the "
-        "80 % interval. OPEN: what the proven gaps leave open.",
+        f"Break-even: {_found_text(report)} In brackets: with their rates at the ends of the 80 % "
+        "interval. OPEN: what the proven gaps leave open.",
+        "Displaced: chips in use on average; those of the offer that serve nothing are paid and "
+        "not counted.",
         *(f"Assumed: {one}" for one in report.assumed),
         *(f"Left out: {one}" for one in report.refused),
     ]
+
+
+def _found_text(report: OfferReport) -> str:
+    """In whole numbers or in fractions."""
+    costs = (
+        "what the cheapest plan costs without the chips less what it costs with them at price 0, "
+        f"over their {report.hours_of_term:,.0f} hours, in"
+    )
+    whole = f"{report.usd_per_hour_without:,.0f} and {report.usd_per_hour_with:,.0f} USD/h"
+    if report.is_whole:
+        return f"{costs} whole nodes and replicas: {whole}."
+    return f"{costs} fractions of nodes and replicas; the whole plans cost {whole}."
 
 
 def print_needed(report: NeededReport) -> None:

@@ -4,9 +4,10 @@ from html import escape
 
 from argosy.cli.planning import offer as pages
 from argosy.cli.planning import page as html
+from argosy.cli.planning.moves import moved_bars
 from argosy.cli.planning.offer import OfferReport
 from argosy.cli.planning.svg import curve
-from argosy.cli.planning.words import figure, number
+from argosy.cli.planning.words import figure
 
 
 def offer_html(report: OfferReport) -> str:
@@ -31,11 +32,13 @@ def _tiles(report: OfferReport) -> str:
     if low is not None and high is not None and figure(low) != figure(high):
         found.append((f"{figure(low)} to {figure(high)}", "with the rates' 80 % interval"))
     if report.price_usd is not None:
-        worth = "worth it" if report.is_worth_it else "not worth it"
-        found.append((worth, f"at {report.price_usd:,.2f} USD per chip-hour"))
+        verdict = "worth it" if report.is_worth_it else "not worth it"
+        found.append((verdict, f"at {report.price_usd:,.2f} USD per chip-hour"))
         found.append((f"{report.chips_worth or 0:,}", "chips are worth renting at that price"))
-    gain = report.usd_per_hour_without - report.usd_per_hour_with
-    found.append((f"{gain:,.0f} USD", "an hour is what they save at price 0"))
+    worth = next((one for one in report.curve if one.chips == report.chips), None)
+    if worth is not None:
+        told = f"{worth.value_usd_per_hour:,.0f} USD"
+        found.append((told, "an hour is what they save at price 0"))
     return html.tiles(found)
 
 
@@ -82,31 +85,23 @@ def _curve(report: OfferReport) -> str:
 def _displaced(report: OfferReport) -> str:
     if not report.displaced:
         return html.section("What it displaces", html.text("Nothing: no plan would use it."))
-    chips = [
-        bar
-        for one in report.displaced
-        if one.pool != report.pool
-        for bar in (
-            html.Bar(
-                name=one.pool,
-                under=f"{one.chip}, without the offer",
-                pieces=((html.REST, one.chips_mean_without),),
-                value=f"{number(one.chips_mean_without)} chips",
-            ),
-            html.Bar(
-                name="",
-                under="with it",
-                pieces=(("var(--accent)", one.chips_mean_with),),
-                value=f"{number(one.chips_mean_with)} chips",
-            ),
-        )
-    ]
+    chips = moved_bars(
+        (
+            (one.pool, one.chip, one.chips_mean_without, one.chips_mean_with)
+            for one in report.displaced
+        ),
+        before="without the offer",
+        after="with it",
+    )
     heads = ("Pool", "Chip", "Chips in use", "With it", "USD/h", "With it")
     return html.section(
         "What it displaces",
         html.bars(chips),
         html.table(heads, pages.displaced_rows(report)),
-        html.note("Chips in use on average; the offer itself at price 0."),
+        html.note(
+            f"All of the offer is paid {pages.paid_text(report)} per chip-hour. Chips in use on "
+            "average; those of the offer that serve nothing are not counted."
+        ),
     )
 
 

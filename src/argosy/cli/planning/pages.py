@@ -161,19 +161,19 @@ def _print_replicas(report: PlanReport) -> None:
     typer.echo("")
     typer.echo(
         "Replicas at night / on average / at the peak of their model's demand; REQUESTS/s of one, "
-        "within the SLO, by length class:"
+        "within the SLO, by length class; STEP: tokens that its engine computes at once:"
     )
     shown = shown_periods(report)
     rows = [
         (
-            row.model, row.pool, row.layout, row.chips, row.engine, rates(row),
+            row.model, row.pool, row.layout, row.chips, row.engine, step(row), rates(row),
             *(spell(row, place) for place in shown),
             "UNCALIBRATED" if row.is_uncalibrated else "",
         )
         for row in report.replicas
     ]  # fmt: skip
     heads = (
-        "MODEL", "POOL", "LAYOUT", "CHIPS", "ENGINE", "REQUESTS/s",
+        "MODEL", "POOL", "LAYOUT", "CHIPS", "ENGINE", "STEP", "REQUESTS/s",
         *(report.periods[place].name for place in shown), "",
     )  # fmt: skip
     print_table(heads, rows)
@@ -183,6 +183,11 @@ def spell(row: ReplicaRow, period: int) -> str:
     """12 / 20.5 / 31."""
     one = row.by_period[period]
     return f"{one.night:,} / {number(one.mean)} / {one.peak:,}"
+
+
+def step(row: ReplicaRow) -> str:
+    """Its prefill_tokens_max: 1024, as an engine takes it."""
+    return "" if row.prefill_tokens_max is None else str(row.prefill_tokens_max)
 
 
 def rates(row: ReplicaRow) -> str:

@@ -90,6 +90,7 @@ class ReplicaRow(msgspec.Struct, frozen=True, kw_only=True):
     chip: str
     engine: str
     layout: str  # "tp4 fp8"
+    prefill_tokens_max: int | None = None  # of a step of its engine: set, or chosen by the planner
     chips: int  # of a replica
     by_period: tuple[Spell, ...]
     replicas: tuple[int, ...]  # by slot

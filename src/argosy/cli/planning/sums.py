@@ -331,6 +331,7 @@ def _replicas(plan: Plan, run: Run) -> ReplicaRow:
         chip=pool.chip,
         engine=option.engine,
         layout=layout_text(option.layout),
+        prefill_tokens_max=option.prefill_tokens_max,
         chips=option.chips,
         by_period=tuple(
             _spell(problem, run, rates, period) for period in range(len(problem.periods))

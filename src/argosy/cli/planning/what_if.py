@@ -5,11 +5,12 @@ import math
 import msgspec
 import typer
 
-from argosy.cli.planning.words import figure
+from argosy.cli.planning.words import figure, number
 from argosy.planner.plan import Conflict, Plan
 from argosy.planner.problem import DomainKind
 from argosy.planner.questions.changes import Change, Energy, Gone, Growth, Priced, Scarce, Users
-from argosy.planner.questions.what_if import Relief, WhatIf
+from argosy.planner.questions.reliefs import Relief
+from argosy.planner.questions.what_if import Moved, WhatIf
 
 SCHEMA = "argosy.plan.what-if/1"
 GRAMMAR = (
@@ -39,9 +40,12 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     gap: float | None
     first_bound: str | None  # the first constraint that binds and did not
     first_bound_at: str | None  # how much of the change that takes
+    first_bound_extent: float | None  # the same: 0 none of the change, 1 all
     possible_until: str | None  # how far there is a plan
+    possible_extent: float | None
     conflict: tuple[str, ...]
-    reliefs: tuple[Relief, ...]
+    reliefs: tuple[Relief, ...]  # the cheapest plan first
+    moved: tuple[Moved, ...]  # by pool; where there is no plan, with the first of the reliefs
     remarks: tuple[str, ...]
 
 
@@ -103,18 +107,21 @@ def _number(text: str) -> float | None:
 
 def outcome_of(asked: str, found: WhatIf) -> Outcome:
     """In names and numbers."""
-    plan = found.answer
+    plan, first = found.answer, found.first_bound
     return Outcome(
         asked=asked,
         change=found.change,
         usd_per_hour=found.usd_per_hour,
         more_usd_per_hour=found.more_usd_per_hour,
         gap=plan.gap if isinstance(plan, Plan) else None,
-        first_bound=None if found.first_bound is None else found.first_bound.constraint,
-        first_bound_at=None if found.first_bound is None else found.first_bound.at,
+        first_bound=None if first is None else first.constraint,
+        first_bound_at=None if first is None else first.at,
+        first_bound_extent=None if first is None else first.extent,
         possible_until=found.possible_until,
+        possible_extent=found.possible_extent,
         conflict=plan.constraints if isinstance(plan, Conflict) else (),
         reliefs=found.reliefs,
+        moved=found.moved,
         remarks=found.remarks,
     )
 
@@ -126,27 +133,17 @@ def print_what_if(report: WhatIfReport) -> None:
     )
     for one in report.outcomes:
         typer.echo("")
-        typer.echo(f"{one.change}: {_cost(report, one)}")
+        typer.echo(f"{one.change}: {cost_text(report, one)}")
         if one.conflict:
             typer.echo("  These cannot hold together, and any one less would do:")
             for line in one.conflict:
                 typer.echo(f"    - {line}")
-        is_told = bool(one.conflict) and one.first_bound_at == one.change
-        if one.first_bound is not None and not is_told:
-            at = "" if one.first_bound_at == one.change else f", from {one.first_bound_at} on"
-            typer.echo(f"  What binds first{at}: {one.first_bound}")
-        elif one.first_bound is None and one.usd_per_hour is not None:
-            typer.echo("  Nothing binds that did not before.")
-        if one.possible_until is not None:
-            typer.echo(f"  There is a plan up to {one.possible_until}.")
-        for place, relief in enumerate(one.reliefs):
-            before = "Cheapest relief" if place == 0 else "Or"
-            typer.echo(f"  {before}: {relief.text}, {_relieved(relief)}")
-        for line in one.remarks:
+        for line in (*bound_lines(one), *relief_lines(one), *moved_lines(one), *one.remarks):
             typer.echo(f"  {line}")
 
 
-def _cost(report: WhatIfReport, one: Outcome) -> str:
+def cost_text(report: WhatIfReport, one: Outcome) -> str:
+    """What an hour then costs, and how much more that is."""
     if one.usd_per_hour is None or one.more_usd_per_hour is None:
         return "there is no plan"
     times = one.usd_per_hour / report.usd_per_hour_before if report.usd_per_hour_before else None
@@ -155,8 +152,51 @@ def _cost(report: WhatIfReport, one: Outcome) -> str:
     return f"{one.usd_per_hour:,.0f} USD an hour, {abs(one.more_usd_per_hour):,.0f} {word}{told}"
 
 
-def _relieved(relief: Relief) -> str:
-    cost = f"{relief.usd_per_hour:,.0f} USD an hour"
-    if relief.saves_usd_per_hour is None:
-        return f"then {cost}"
-    return f"then {cost}, {relief.saves_usd_per_hour:,.0f} saved"
+def bound_lines(one: Outcome) -> list[str]:
+    """What binds first, and how far there is a plan."""
+    found: list[str] = []
+    is_told = bool(one.conflict) and one.first_bound_at == one.change
+    if one.first_bound is not None and not is_told:
+        at = "" if one.first_bound_at == one.change else f", from {one.first_bound_at} on"
+        found.append(f"What binds first{at}: {one.first_bound}")
+    elif one.first_bound is None and one.usd_per_hour is not None:
+        found.append("Nothing binds that did not before.")
+    if one.possible_until is not None:
+        found.append(f"There is a plan up to {one.possible_until}.")
+    return found
+
+
+def relief_lines(one: Outcome) -> list[str]:
+    """The cheapest, and the others by what they cost."""
+    return [
+        f"{'Or' if place else 'Cheapest relief'}: {relief.text}, then {relief_text(relief)}"
+        for place, relief in enumerate(one.reliefs)
+    ]
+
+
+def relief_text(relief: Relief) -> str:
+    """What plans cost with it."""
+    least = "at least " if relief.is_at_least else ""
+    saved = relief.saves_usd_per_hour
+    told = "" if saved is None else f", {saved:,.0f} saved"
+    return f"{least}{relief.usd_per_hour:,.0f} USD an hour{told}"
+
+
+def moved_lines(one: Outcome) -> list[str]:
+    """Pools that are used more or less, the largest change first."""
+    moves = [
+        f"{row.pool} {number(row.chips_mean_before)} to {number(row.chips_mean_after)}"
+        for row in moved_most(one)
+        if number(row.chips_mean_before) != number(row.chips_mean_after)
+    ]
+    if not moves:
+        return []
+    by = "" if one.usd_per_hour is not None else ", with the cheapest relief"
+    return [f"What moves{by}, in chips in use on average: {', '.join(moves)}."]
+
+
+def moved_most(one: Outcome) -> list[Moved]:
+    """The largest change of chips first."""
+    return sorted(
+        one.moved, key=lambda row: (-abs(row.chips_mean_after - row.chips_mean_before), row.pool)
+    )

@@ -17,8 +17,9 @@ from argosy.fleet.config import BatchingEngine, Deployment, Fleet, Pool
 from argosy.fleet.layout import Layout
 from argosy.fleet.software import engines_of
 from argosy.perf.chip_peaks import flops_of
-from argosy.perf.engine_settings import EngineSettings
+from argosy.perf.engine_settings import EngineSettings, settings_of
 
+STEP_TOKENS = (256, 512, 1024, 2048, 4096, 8192)  # what is chosen from where nobody says
 _PP_TRIED = (2, 4, 8)
 _TP_MAX = 64
 
@@ -33,12 +34,22 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
     near: float | None = None  # how many times as slow as promised it is when it is idle
 
 
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """A way to run a model on a pool, not yet tried."""
+class Engine(msgspec.Struct, frozen=True, kw_only=True):
+    """How a model's engine would batch on a pool."""
 
-    layout: Layout
     settings: EngineSettings
-    context_tokens: int
+    step_tokens: int | None  # None: the planner chooses
+    sizes: tuple[int, ...]  # from which it would
+
+    @property
+    def step_tokens_least(self) -> int:
+        """What fits not even so fits not at all."""
+        return self.step_tokens or self.sizes[0]
+
+    def stepping(self, tokens: int) -> EngineSettings:
+        """In steps of so many tokens; no more requests than a step can decode."""
+        requests = min(self.settings.requests_max, tokens)
+        return replace(self.settings, prefill_tokens_max=tokens, requests_max=requests)
 
 
 def deployments_of(fleet: Fleet, model: str) -> list[Deployment]:
@@ -50,7 +61,7 @@ def deployments_of(fleet: Fleet, model: str) -> list[Deployment]:
     ]
 
 
-def engine_of(fleet: Fleet, model: str, pool: Pool) -> EngineSettings | Refused:
+def engine_of(fleet: Fleet, model: str, pool: Pool) -> Engine | Refused:
     """How it would batch there."""
     assert pool.chip is not None, "a checked planned pool has a chip"
     of = chip(pool.chip)
@@ -62,22 +73,22 @@ def engine_of(fleet: Fleet, model: str, pool: Pool) -> EngineSettings | Refused:
         told = f"{model} has no deployment on vllm, sglang or trtllm that says how it is served"
         return Refused(model=model, pool=pool.name, layout=None, reason=told)
     own = [one for one in known if one.pool == pool.name]
-    runs = [one for one in (*own, *known) if settings_of(one).name in able]
+    engines = [one.engine for one in (*own, *known) if isinstance(one.engine, BatchingEngine)]
+    runs = [one for one in engines if settings_of(one).name in able]
     if runs:
-        return settings_of(runs[0])
-    return replace(settings_of(known[0]), name=able[0])
+        return _engine(runs[0], settings_of(runs[0]))
+    first = known[0].engine
+    assert isinstance(first, BatchingEngine), "a deployment that is simulated"
+    return _engine(first, replace(settings_of(first), name=able[0]))
 
 
-def settings_of(deployment: Deployment) -> EngineSettings:
-    """How its engine batches."""
-    engine = deployment.engine
-    assert isinstance(engine, BatchingEngine)
-    return EngineSettings(
-        name=str(engine.__struct_config__.tag),  # type: ignore[arg-type]  # a tag is such a name
-        requests_max=min(engine.requests_max, engine.prefill_tokens_max),
-        prefill_tokens_max=engine.prefill_tokens_max,
-        memory_share=engine.memory_share,
-        prefix_cache=engine.prefix_cache,
+def _engine(engine: BatchingEngine, settings: EngineSettings) -> Engine:
+    # What the operator says of requests holds: a step must be able to decode them all.
+    sizes = tuple(size for size in STEP_TOKENS if size >= engine.requests_max)
+    return Engine(
+        settings=settings,
+        step_tokens=engine.prefill_tokens_max,
+        sizes=sizes or STEP_TOKENS[-1:],
     )
 
 

@@ -8,25 +8,29 @@ class, nor one of a dtype that on as many chips takes longer in every step: a pl
 """
 
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from itertools import zip_longest
+from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
 
-from argosy.fleet.architectures import Architecture, architecture
+from argosy.fleet.architectures import architecture
 from argosy.fleet.catalogue import chip
-from argosy.fleet.config import Fleet, Model, PlannedLauncher, Pool
+from argosy.fleet.config import Fleet, Model, Pool
 from argosy.fleet.demand import Demand
+from argosy.fleet.launchers import PlannedLauncher
 from argosy.fleet.layout import Layout
 from argosy.perf.calibration import Calibration
 from argosy.perf.engine_settings import EngineSettings
+from argosy.perf.memory import plan_memory
 from argosy.perf.refusal import DoesNotFit
 from argosy.perf.replica import ReplicaModel, replica
-from argosy.planner.capacity.candidates import Refused, engine_of, layouts_of, longer
+from argosy.planner.capacity.candidates import Engine, Refused, engine_of, layouts_of, longer
 from argosy.planner.capacity.lengths import LengthClass, classes_of
-from argosy.planner.capacity.rates import Rates, key_of, limits_of, measured
+from argosy.planner.capacity.rates import Rates, faster, key_of, limits_of, measured
+from argosy.planner.capacity.steps import Stepped, Steps
 from argosy.planner.capacity.sustain import REQUESTS, Drawn, OneReplica
 
-SHORT_STEP_TOKENS = 1024  # of prompts in a step, where long steps break the ITL
 _WORTH_A_HINT = 1.25  # times as many requests
 Told = Callable[[str], None]
 
@@ -38,6 +42,7 @@ class Sustained(msgspec.Struct, frozen=True, kw_only=True):
     pool: str
     layout: Layout
     settings: EngineSettings
+    is_step_chosen: bool = False  # its prefill_tokens_max, by the planner: the operator left it
     chips: int  # of a replica
     rates: tuple[Rates, ...]  # by length class of the model
     power_w: float | None  # of its chips at the highest rate; None: not known
@@ -91,7 +96,7 @@ def capacity_of(
     for model in fleet.models:
         if model.architecture is None or not classes[model.name]:
             continue
-        gains: dict[str, float] = {}
+        gains: list[Gain | None] = []
         for pool in planned_pools(fleet):
             if told is not None:
                 told(f"measuring what {model.name} does on {pool.name}")
@@ -99,8 +104,9 @@ def capacity_of(
             able = [one for one in found if isinstance(one, Sustained)]
             options += able
             refused += [one for one in found if isinstance(one, Refused)]
-            gains[pool.name] = shop.gain(model, pool, able)
-        hints += _hint(model, gains)
+            gains.append(shop.gain(model, pool, able))
+        known_gains = [one for one in gains if one is not None]
+        hints += _hint(model, known_gains, 1.0 + fleet.plan.headroom)
     return Capacity(
         demand=asked,
         classes=classes,
@@ -113,6 +119,14 @@ def capacity_of(
 def planned_pools(fleet: Fleet) -> list[Pool]:
     """Those that a plan may use: on paper, with a chip and a region."""
     return [pool for pool in fleet.pools if isinstance(pool.launcher, PlannedLauncher)]
+
+
+class Gain(NamedTuple):
+    """What a model would gain on a pool in steps of the planner's choice, beside the operator's."""
+
+    pool: str
+    tokens: int  # of such a step
+    times: float  # so many requests, with headroom
 
 
 class _Shop:
@@ -133,14 +147,15 @@ class _Shop:
             model: tuple(Drawn(one, requests=requests) for one in found)
             for model, found in classes.items()
         }
-        self._replicas: dict[tuple[object, ...], ReplicaModel | DoesNotFit] = {}
+        self._replicas: dict[tuple[object, ...], ReplicaModel] = {}
 
     def on_pool(self, model: Model, pool: Pool) -> Iterator[Sustained | Refused]:
         """All that is tried of a model there."""
-        settings = engine_of(self._fleet, model.name, pool)
-        if isinstance(settings, Refused):
-            yield settings
+        engine = engine_of(self._fleet, model.name, pool)
+        if isinstance(engine, Refused):
+            yield engine
             return
+        settings = engine.stepping(engine.step_tokens_least)
         assert model.architecture is not None
         shape = architecture(model.architecture)
         missing: list[Refused] = []
@@ -149,12 +164,12 @@ class _Shop:
             if isinstance(layout, Refused):
                 yield layout
                 continue
-            fits = self._fitting(model, pool, layout, settings, shape)
+            fits = self._fitting(model, pool, layout, settings)
             (missing if isinstance(fits, Refused) else able).append(fits)  # type: ignore[arg-type]
         if not able:
             able = list(self._over_nodes(model, pool, settings, missing))
         yield from missing
-        yield from self._tried(model, pool, settings, able)
+        yield from self._tried(model, pool, engine, able)
 
     def _over_nodes(
         self, model: Model, pool: Pool, settings: EngineSettings, missing: Sequence[Refused]
@@ -165,38 +180,66 @@ class _Shop:
         kinds = dict.fromkeys(replace(one.layout, tp=1, pp=1) for one in missing if one.layout)
         for kind in kinds:
             for layout in longer(kind, pool, shape):
-                fits = self._fitting(model, pool, layout, settings, shape)
+                fits = self._fitting(model, pool, layout, settings)
                 if not isinstance(fits, Refused):
                     yield fits
                     break
 
-    def gain(self, model: Model, pool: Pool, able: Sequence[Sustained]) -> float:
-        """How many times as much its best replica would do if it read prompts in short steps."""
-        if not able:
-            return 1.0
+    def gain(self, model: Model, pool: Pool, able: Sequence[Sustained]) -> Gain | None:
+        """What its best replica would do in steps of the planner's choice; None: they are so."""
+        engine = engine_of(self._fleet, model.name, pool)
+        if not able or isinstance(engine, Refused) or engine.step_tokens is None:
+            return None
         best = max(able, key=lambda one: sum(one.requests_per_s) / one.chips)
-        binds = {word for one in best.rates for word in one.binds}
-        if "itl_s_p99" not in binds or best.settings.prefill_tokens_max <= SHORT_STEP_TOKENS:
-            return 1.0
-        assert model.architecture is not None
-        short = replace(
-            best.settings,
-            prefill_tokens_max=SHORT_STEP_TOKENS,
-            requests_max=min(best.settings.requests_max, SHORT_STEP_TOKENS),
+        steps = self._steps(model, pool, best.layout, engine, 1.0 + self._fleet.plan.headroom)
+        tokens = steps.choice(engine.sizes)
+        if tokens is None:
+            return None
+        before, after = steps.cost(engine.step_tokens), steps.cost(tokens)
+        if not before[1] or not after[1]:
+            return None
+        return Gain(pool=pool.name, tokens=tokens, times=before[1] / after[1])
+
+    def _step_tokens(
+        self, model: Model, pool: Pool, layout: Layout, engine: Engine
+    ) -> tuple[int, tuple[float, ...]]:
+        """The operator's, or what does most of the demand; about what it does, () if unknown."""
+        if engine.step_tokens is not None:
+            return engine.step_tokens, ()
+        slowness = 1.0 + self._fleet.plan.headroom
+        for slower in (slowness, 1.0):  # as believed where otherwise nothing is in time
+            steps = self._steps(model, pool, layout, engine, slower)
+            tokens = steps.choice(engine.sizes)
+            assert tokens is not None, "the least fits"
+            if any(steps.rates(tokens)):
+                return tokens, tuple(faster(rate, slower) for rate in steps.rates(tokens))
+        return tokens, ()
+
+    def _steps(
+        self,
+        model: Model,
+        pool: Pool,
+        layout: Layout,
+        engine: Engine,
+        slowness: float,
+    ) -> Steps:
+        def stepped(tokens: int) -> Stepped | None:
+            settings = engine.stepping(tokens)
+            fits = self._fitting(model, pool, layout, settings)
+            if isinstance(fits, Refused):
+                return None
+            return Stepped(settings, fits[1], limits_of(self._fleet, model, fits[1]))
+
+        rates = [
+            sum(self._fleet.demand[place].requests_per_s for place in one.members)
+            for one in self._classes[model.name]
+        ]
+        return Steps(
+            stepped,
+            list(zip(self._drawn[model.name], rates, strict=True)),
+            known=self._known,
+            slowness=slowness,
         )
-        shape = architecture(model.architecture)
-        fits = self._fitting(model, pool, best.layout, short, shape)
-        if isinstance(fits, Refused):
-            return 1.0
-        before = after = 1e-9  # replicas that the demand would take
-        for asked, old, new in zip(
-            self._classes[model.name], best.rates, self._rates(model, fits[1], short), strict=True
-        ):
-            if old.requests_per_s and new.requests_per_s:
-                rate = sum(self._fleet.demand[place].requests_per_s for place in asked.members)
-                before += rate / old.requests_per_s
-                after += rate / new.requests_per_s
-        return before / after
 
     def _fitting(
         self,
@@ -204,34 +247,31 @@ class _Shop:
         pool: Pool,
         layout: Layout,
         settings: EngineSettings,
-        shape: Architecture,
     ) -> tuple[Layout, ReplicaModel] | Refused:
+        assert model.architecture is not None
+        shape = architecture(model.architecture)
         there = pool.nodes.max * pool.nodes.chips_per_node
         if layout.chips > there:
             reason = f"a replica of {layout.chips} chips is more than the pool's {there}"
             return Refused(model=model.name, pool=pool.name, layout=layout, reason=reason)
         longest = _longest_tokens(self._classes[model.name])
-        key = (shape.name, pool.chip, layout, settings, longest)
-        if key not in self._replicas:
-            self._replicas[key] = replica(
-                shape,
-                chip(str(pool.chip)),
-                layout,
-                settings,
-                self._calibration,
-                kv_tokens=longest,
-            )
-        found = self._replicas[key]
+        of, key = chip(str(pool.chip)), (pool.chip, model.name, layout, settings.name)
+        found = self._replicas.get((*key, settings.memory_share))
+        plan = plan_memory(shape, of, layout, settings)
+        if found is None or plan is None or plan.kv_tokens < longest:
+            found = replica(shape, of, layout, settings, self._calibration, kv_tokens=longest)
         if isinstance(found, DoesNotFit):
             reason = found.message.replace("\n", " ")
             return Refused(model=model.name, pool=pool.name, layout=layout, reason=reason)
-        return layout, found
+        # Of all that it is, the step's size changes only what is left for the KV cache.
+        self._replicas[*key, settings.memory_share] = found
+        return layout, replace(found, kv_tokens=found.kv_tokens if plan is None else plan.kv_tokens)
 
     def _tried(
         self,
         model: Model,
         pool: Pool,
-        settings: EngineSettings,
+        engine: Engine,
         able: Sequence[tuple[Layout, ReplicaModel]],
     ) -> Iterator[Sustained | Refused]:
         """Each kind of layout from its smallest replica up, while more chips do more each."""
@@ -246,7 +286,12 @@ class _Shop:
             kind = replace(layout, tp=1, pp=1)
             if kind in best and not best[kind]:
                 continue
-            rates = self._rates(model, perf, settings)
+            tokens, about = self._step_tokens(model, pool, layout, engine)
+            settings = engine.stepping(tokens)
+            fits = self._fitting(model, pool, layout, settings)
+            assert not isinstance(fits, Refused), "a size that fits is chosen"
+            perf = fits[1]
+            rates = self._rates(model, perf, settings, about)
             each = [one.requests_per_s / perf.chips for one in rates]
             seen = best.get(kind, [0.0] * len(each))
             has_gained = any(now > before for now, before in zip(each, seen, strict=True))
@@ -259,6 +304,7 @@ class _Shop:
                 pool=pool.name,
                 layout=layout,
                 settings=settings,
+                is_step_chosen=engine.step_tokens is None,
                 chips=perf.chips,
                 rates=rates,
                 power_w=_power_w(perf, rates),
@@ -268,16 +314,17 @@ class _Shop:
             )
 
     def _rates(
-        self, model: Model, perf: ReplicaModel, settings: EngineSettings
+        self, model: Model, perf: ReplicaModel, settings: EngineSettings, about: Sequence[float]
     ) -> tuple[Rates, ...]:
+        """`about`: guesses, as the answer depends a little on where it is looked for; or none."""
         limits = limits_of(self._fleet, model, perf)
         one: OneReplica | None = None
         rates: list[Rates] = []
-        for drawn in self._drawn[model.name]:
-            key = key_of(perf, settings, drawn, limits)
+        for drawn, guess in zip_longest(self._drawn[model.name], about):
+            key = key_of(perf, settings, drawn, limits, guess)
             if key not in self._known:
                 one = one or OneReplica(perf, settings)
-                self._known[key] = measured(one, drawn, limits, perf)
+                self._known[key] = measured(one, drawn, limits, perf, guess=guess)
             rates.append(self._known[key])
         return tuple(rates)
 
@@ -316,14 +363,14 @@ def _power_w(perf: ReplicaModel, rates: Sequence[Rates]) -> float | None:
     return perf.power_w_idle + busy * (perf.power_w_busy - perf.power_w_idle)
 
 
-def _hint(model: Model, gains: dict[str, float]) -> Iterator[str]:
-    more = {name: gain for name, gain in gains.items() if gain >= _WORTH_A_HINT}
+def _hint(model: Model, gains: Sequence[Gain], slowness: float) -> Iterator[str]:
+    more = [one for one in gains if one.times >= _WORTH_A_HINT]
     if more:
-        pools = ", ".join(f"{name} {gain:.1f} times" for name, gain in more.items())
+        pools = ", ".join(f"{one.pool} {one.times:.1f} times ({one.tokens:,})" for one in more)
         yield (
-            f"{model.name} reads prompts in the steps that its deployments' engines allow; with "
-            f"engine.prefill_tokens_max: {SHORT_STEP_TOKENS} a replica would keep the SLO at more "
-            f"requests: {pools} as many"
+            f"{model.name} reads prompts in the steps that its deployments' engines set; without "
+            "engine.prefill_tokens_max the planner chooses, and a replica would keep the SLO at "
+            f"more requests where every step takes {slowness:g} times as long: {pools} as many"
         )
 
 

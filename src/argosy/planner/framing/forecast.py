@@ -1,9 +1,8 @@
 """Recorded demand as the fleet file's `demand`: the typical day of each model, tier and origin.
 
 What a plan wants of a recording are rates by the hour and lengths, not its requests: ServeGen's
-week of billions is summed from its rates, other files are read through once. An hour's rate is a
-high quantile over the days: a plan for the mean of them is too small every other day. Growth is
-the plan table's, not the recording's.
+week of billions is summed from its rates, other files are read through once. What a typical day is,
+`typical.py` says. Growth is the plan table's, not the recording's.
 """
 
 from collections.abc import Iterable
@@ -15,19 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from argosy.fleet.config import Fleet, Tier
-from argosy.fleet.demand import HOURS, Demand, Lengths
+from argosy.fleet.demand import Demand
+from argosy.planner.framing.typical import HOUR_S, Course, Sample, typical_day
 from argosy.policies.admission.work import TIERS
 from argosy.simulator.traces.files import TraceFile
-from argosy.simulator.traces.lengths import P95_OVER_MEAN_MAX
 from argosy.simulator.traces.opening import Kind, open_trace
-from argosy.simulator.traces.servegen import STEP_S, served_of
+from argosy.simulator.traces.servegen import STEP_S, Served, served_of
 from argosy.simulator.traces.window import UNNAMED, Trace, TraceError, Window
 
-DAYS_SHARE = 0.9  # of days on which an hour asks for no more than what is planned
+SHARE = 0.99  # of the minutes of an hour, over all days, that ask for no more than is planned
 ROWS_KEPT = 50_000  # requests of each kind whose lengths are kept, at most
-_HOUR_S = 3600.0
+_MINUTE_S = 60.0
 _PART_OF_HOUR_MIN = 0.25  # an hour that was recorded for less is not an hour
-_P95_CUT = 0.99  # of what a lognormal can have
+_PART_OF_MINUTE_MIN = 0.5
 
 
 class _Kind(msgspec.Struct, frozen=True):
@@ -53,18 +52,21 @@ def demand_of_file(
     *,
     names: Names = AS_IT_SAYS,
     kind: Kind | None = None,
-    days_share: float = DAYS_SHARE,
+    share: float = SHARE,
     seed: int = 0,
 ) -> tuple[Demand, ...]:
-    """Of a file that `argosy simulate --trace` reads. Raises TraceError."""
+    """Of a file that `argosy simulate --trace` reads. Raises TraceError.
+
+    One entry for each model, tier and origin, or up to three where lengths differ by the hour.
+    """
     file = TraceFile(source)
     if kind == "servegen" or (kind is None and file.packing() == "parquet"):
-        return _of_servegen(file, fleet, names=names, days_share=days_share, seed=seed)
+        return _of_servegen(file, fleet, names=names, share=share, seed=seed)
     return demand_of_trace(
         open_trace(source, kind=kind, sort=True, zero_output_as_one=True),
         fleet,
         names=names,
-        days_share=days_share,
+        share=share,
     )
 
 
@@ -73,7 +75,7 @@ def demand_of_trace(
     fleet: Fleet,
     *,
     names: Names = AS_IT_SAYS,
-    days_share: float = DAYS_SHARE,
+    share: float = SHARE,
 ) -> tuple[Demand, ...]:
     """Of its requests, read through once. Second 0 is midnight UTC where the trace has no date."""
     models = [_model(name, fleet, names) for name in trace.models]
@@ -85,31 +87,58 @@ def demand_of_trace(
         last_s = first_s + float(window.arrival_s[-1])
         for kind, rows in _kinds_of(window, models, origins):
             seen.setdefault(kind, _Seen()).add(window, rows, first_s)
-    hours = _recorded(first_s, last_s)
+    minutes = _recorded(first_s, last_s)
     return tuple(
-        _demand(kind, counts.rates(hours), counts.lengths(), days_share)
-        for kind, counts in sorted(seen.items(), key=lambda item: msgspec.structs.astuple(item[0]))
+        one
+        for kind, of in sorted(seen.items(), key=lambda item: msgspec.structs.astuple(item[0]))
+        for one in _demands(kind, of.course(*minutes), of.sample(), share)
     )
 
 
 def _of_servegen(
-    file: TraceFile, fleet: Fleet, *, names: Names, days_share: float, seed: int
+    file: TraceFile, fleet: Fleet, *, names: Names, share: float, seed: int
 ) -> tuple[Demand, ...]:
     origin = _origin(UNNAMED, fleet, names)
-    steps_of_hour = int(_HOUR_S) // STEP_S
     found: list[Demand] = []
     for name, served in sorted(served_of(file, seed=seed).items()):
         if name in names.left_out:
             continue
         kind = _Kind(_model(name, fleet, names), "consumer", origin)
-        whole = served.rates.size // steps_of_hour * steps_of_hour
+        whole = served.rates.size * STEP_S // int(HOUR_S) * int(HOUR_S) // STEP_S
         if not whole:
             raise TraceError(f"{file.name}: {name} was recorded for less than an hour")
-        hourly = served.rates[:whole].reshape(-1, steps_of_hour).mean(axis=1)
-        rates = {hour: float(rate) for hour, rate in enumerate(hourly)}
-        lengths = served.prompt_tokens, served.output_tokens
-        found.append(_demand(kind, rates, lengths, days_share))
+        hour = served.begin_s // int(HOUR_S)
+        sample = Sample(hour, served.prompt_tokens, served.output_tokens)
+        found += _demands(kind, _course(served, whole), sample, share)
     return tuple(found)
+
+
+def _course(served: Served, steps: int) -> Course:
+    """Of the first so many; expected rates have no chance in them."""
+    return Course(
+        hour=np.arange(steps) * STEP_S // int(HOUR_S),
+        seconds=np.full(steps, float(STEP_S)),
+        requests=served.rates[:steps] * STEP_S,
+        prompt_tokens=served.prompts_per_s[:steps] * STEP_S,
+        output_tokens=served.outputs_per_s[:steps] * STEP_S,
+        squares=np.zeros(steps),
+    )
+
+
+def _demands(kind: _Kind, course: Course, sample: Sample, share: float) -> list[Demand]:
+    """One for each row of the typical day."""
+    return [
+        Demand(
+            model=kind.model,
+            origin=kind.origin,
+            tier=kind.tier,
+            requests_per_s=row.requests_per_s,
+            hourly=row.hourly,
+            prompt_tokens=row.prompt_tokens,
+            output_tokens=row.output_tokens,
+        )
+        for row in typical_day(course, sample, share=share, may_wait=kind.tier == "batch")
+    ]
 
 
 def _model(name: str, fleet: Fleet, names: Names) -> str:
@@ -153,77 +182,61 @@ def _kinds_of(
 
 
 class _Seen:
-    """Requests of one kind: how many in each hour, and the lengths of some of them."""
+    """Requests of one kind: sums of each minute, and the lengths of some of them."""
 
     def __init__(self) -> None:
-        self._counts: dict[int, int] = {}
-        self._prompts: list[NDArray[np.int32]] = []
-        self._outputs: list[NDArray[np.int32]] = []
-        self._kept, self._every = 0, 1
+        self._sums: dict[int, NDArray[np.float64]] = {}
+        self._kept: list[NDArray[np.int64]] = []  # hour, prompt, answer
+        self._count, self._every = 0, 1
 
     def add(self, window: Window, rows: NDArray[np.int64], first_s: float) -> None:
         """These rows of a window; the trace's second 0 is `first_s` since midnight or 1970."""
-        hours = ((window.arrival_s[rows] + first_s) // _HOUR_S).astype(np.int64)
-        for hour, count in zip(*np.unique(hours, return_counts=True), strict=True):
-            self._counts[int(hour)] = self._counts.get(int(hour), 0) + int(count)
-        some = rows[:: self._every]
-        self._prompts.append(window.prompt_tokens[some])
-        self._outputs.append(window.output_tokens[some])
-        self._kept += some.size
-        if self._kept > ROWS_KEPT:
-            self._prompts = [np.concatenate(self._prompts)[::2]]
-            self._outputs = [np.concatenate(self._outputs)[::2]]
-            self._kept, self._every = self._prompts[0].size, 2 * self._every
+        at_s = window.arrival_s[rows] + first_s
+        prompt, output = window.prompt_tokens[rows], window.output_tokens[rows]
+        tokens = prompt.astype(float) + output
+        minutes, at = np.unique((at_s // _MINUTE_S).astype(np.int64), return_inverse=True)
+        columns = (np.ones(rows.size), prompt, output, tokens**2)
+        sums = np.stack([np.bincount(at, column) for column in columns], axis=1)
+        for minute, row in zip(minutes.tolist(), sums, strict=True):
+            self._sums[minute] = self._sums.get(minute, 0.0) + row
+        hours = (at_s // HOUR_S).astype(np.int64)
+        some = np.stack([hours, prompt, output]).astype(np.int64)[:, :: self._every]
+        self._kept.append(some)
+        self._count += some.shape[1]
+        if self._count > ROWS_KEPT:
+            self._kept = [np.concatenate(self._kept, axis=1)[:, ::2]]
+            self._count, self._every = self._kept[0].shape[1], 2 * self._every
 
-    def rates(self, hours: dict[int, float]) -> dict[int, float]:
-        """Requests per second in each hour that was recorded, by the seconds that it was."""
-        return {hour: self._counts.get(hour, 0) / seconds for hour, seconds in hours.items()}
+    def course(self, minutes: NDArray[np.int64], seconds: NDArray[np.float64]) -> Course:
+        """Over these minutes, each recorded for so long."""
+        nothing = np.zeros(4)
+        sums = np.array([self._sums.get(minute, nothing) for minute in minutes.tolist()])
+        return Course(
+            hour=minutes * int(_MINUTE_S) // int(HOUR_S),
+            seconds=seconds,
+            requests=sums[:, 0],
+            prompt_tokens=sums[:, 1],
+            output_tokens=sums[:, 2],
+            squares=sums[:, 3],
+        )
 
-    def lengths(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Prompts and answers of those kept."""
-        return np.concatenate(self._prompts), np.concatenate(self._outputs)
-
-
-def _recorded(first_s: float, last_s: float) -> dict[int, float]:
-    """Hours since second 0, and how many seconds of each lie within the recording."""
-    found: dict[int, float] = {}
-    for hour in range(int(first_s // _HOUR_S), int(last_s // _HOUR_S) + 1):
-        begin, end = hour * _HOUR_S, (hour + 1) * _HOUR_S
-        found[hour] = max(1.0, min(end, last_s) - max(begin, first_s))
-    enough = {hour: s for hour, s in found.items() if s >= _PART_OF_HOUR_MIN * _HOUR_S}
-    return enough or found
-
-
-def _demand(
-    kind: _Kind,
-    rates: dict[int, float],
-    lengths: tuple[NDArray[np.int32], NDArray[np.int32]],
-    days_share: float,
-) -> Demand:
-    """The typical day; an hour that was never recorded has the mean of those that were."""
-    by_hour: list[list[float]] = [[] for _ in range(HOURS)]
-    for hour, rate in rates.items():
-        by_hour[hour % HOURS].append(rate)
-    known = [
-        float(np.quantile(some, days_share, method="higher")) if some else None for some in by_hour
-    ]
-    mean = float(np.mean([rate for rate in known if rate is not None]))
-    day = [mean if rate is None else rate for rate in known]
-    is_even = all(rate is None or rate == mean for rate in known) or mean == 0.0
-    prompt, output = lengths
-    return Demand(
-        model=kind.model,
-        origin=kind.origin,
-        tier=kind.tier,
-        requests_per_s=max(float(np.mean(day)), 1e-9),
-        hourly=() if is_even else tuple(rate / float(np.mean(day)) for rate in day),
-        prompt_tokens=_lengths(prompt),
-        output_tokens=_lengths(output),
-    )
+    def sample(self) -> Sample:
+        """Of those kept."""
+        hour, prompt, output = np.concatenate(self._kept, axis=1)
+        return Sample(hour, prompt.astype(np.int32), output.astype(np.int32))
 
 
-def _lengths(tokens: NDArray[np.int32]) -> Lengths:
-    """Mean and 95th percentile; of tails that no lognormal has, the mean is kept."""
-    mean = float(np.mean(tokens))
-    p95 = float(np.quantile(tokens, 0.95))
-    return Lengths(mean=mean, p95=min(max(p95, mean), _P95_CUT * P95_OVER_MEAN_MAX * mean))
+def _recorded(first_s: float, last_s: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Minutes since second 0, and how many seconds of each lie within the recording.
+
+    Those of which or of whose hour too little was recorded are left out, unless none is left then.
+    """
+    minutes = np.arange(int(first_s // _MINUTE_S), int(last_s // _MINUTE_S) + 1)
+    begin, end = minutes * _MINUTE_S, (minutes + 1) * _MINUTE_S
+    seconds = np.maximum(1.0, np.minimum(end, last_s) - np.maximum(begin, first_s))
+    _, hour = np.unique(minutes * int(_MINUTE_S) // int(HOUR_S), return_inverse=True)
+    enough = np.bincount(hour, seconds)[hour] >= _PART_OF_HOUR_MIN * HOUR_S
+    enough &= seconds >= _PART_OF_MINUTE_MIN * _MINUTE_S
+    if not enough.any():
+        enough[:] = True
+    return minutes[enough], seconds[enough]

@@ -133,12 +133,12 @@ def _needs(
     slots: Sequence[Slot],
     growth: Sequence[float],
 ) -> Iterator[Need]:
-    names: Counter[str] = Counter()
+    kinds, names = Counter(map(_kind, rates.demand)), Counter[str]()
     for place, asked in enumerate(rates.demand):
         model = fleet.model(asked.model)
         if model.architecture is None:
             continue
-        name = f"{asked.model} {asked.tier} from {asked.origin}"
+        name = _kind(asked) if kinds[_kind(asked)] == 1 else f"{_kind(asked)}{_hours_text(asked)}"
         names[name] += 1
         of = next(
             number for number, one in enumerate(rates.classes[asked.model]) if place in one.members
@@ -156,6 +156,21 @@ def _needs(
             regions=reach_of(fleet, model, asked.origin, pools).regions,
             may_wait=asked.tier == "batch",
         )
+
+
+def _kind(asked: Demand) -> str:
+    return f"{asked.model} {asked.tier} from {asked.origin}"
+
+
+def _hours_text(asked: Demand) -> str:
+    """In which something is asked, where that is not all day: " at 0-8, 22-24 h"."""
+    hours = [hour for hour, factor in enumerate(asked.hourly) if factor > 0]
+    if len(hours) in (0, HOURS):
+        return ""
+    begins = [hour for hour in hours if hour - 1 not in hours]
+    ends = [hour + 1 for hour in hours if hour + 1 not in hours]
+    spans = ", ".join(f"{begin}-{end}" for begin, end in zip(begins, ends, strict=True))
+    return f" at {spans} h"
 
 
 def _rate(asked: Demand, hour: int) -> float:
@@ -177,6 +192,7 @@ def _options(rates: Capacity, places: dict[str, int], needs: Sequence[Need]) -> 
             pool=places[one.pool],
             engine=one.settings.name,
             layout=one.layout,
+            prefill_tokens_max=one.settings.prefill_tokens_max,
             chips=one.chips,
             requests_per_s=one.requests_per_s,
             requests_per_s_low=tuple(rate.low for rate in one.rates),
@@ -284,6 +300,7 @@ def _assumed(fleet: Fleet, problem: Problem, rates: Capacity, growth: float) -> 
     grey = [pool.name for pool in problem.pools if pool.carbon_g_per_kwh is None]
     if grey:
         yield f"carbon without {', '.join(grey)}: not known of the region"
+    yield from _steps(problem, rates)
     yield from rates.hints
     for model in fleet.models:
         if model.slo.ttft_s_p95 is None and rates.classes.get(model.name):
@@ -293,6 +310,18 @@ def _assumed(fleet: Fleet, problem: Problem, rates: Capacity, growth: float) -> 
     if guesses:
         names = ", ".join(problem.pools[place].name for place in sorted(guesses))
         yield f"rates from data sheets alone, of chips that were never measured: {names}"
+
+
+def _steps(problem: Problem, rates: Capacity) -> Iterator[str]:
+    models = sorted({one.model for one in rates.options if one.is_step_chosen})
+    tokens = [one.prefill_tokens_max or 0 for one in problem.options if one.model in models]
+    if tokens:
+        span = " to ".join(f"{size:,}" for size in sorted({min(tokens), max(tokens)}))
+        yield (
+            f"engine.prefill_tokens_max is not set, so that it was chosen for each pool and "
+            f"layout, {span} tokens: {', '.join(models)}; it is what does the most where every "
+            f"step takes {1.0 + problem.headroom:g} times as long"
+        )
 
 
 def _left_out(fleet: Fleet, rates: Capacity, pools: Sequence[Pool]) -> Iterator[str]:

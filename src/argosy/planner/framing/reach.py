@@ -8,9 +8,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from argosy.fleet.areas import AREAS, country_of
+from argosy.fleet.areas import may_stay
 from argosy.fleet.config import Fleet, Model, Pool
-from argosy.fleet.contracts import ON_PREMISES, OWN
 from argosy.simulator.scenario import ROUND_TRIP_S_ASSUMED, ROUND_TRIP_S_INSIDE
 
 
@@ -33,7 +32,7 @@ def reach_of(fleet: Fleet, model: Model, origin: str, pools: Sequence[Pool]) -> 
     most_s = None if model.slo.ttft_s_p95 is None else share * model.slo.ttft_s_p95
     for region, pool in sorted({str(pool.region): pool for pool in pools}.items()):
         trip_s, is_known = round_trip_s(fleet, origin, region)
-        if not may_hold(model, pool):
+        if not may_stay(model.residency, str(pool.region), pool.country):
             not_there.append(region)
         elif most_s is not None and trip_s > most_s:
             too_far.append(f"{region}, {trip_s:g} s away")
@@ -46,19 +45,6 @@ def reach_of(fleet: Fleet, model: Model, origin: str, pools: Sequence[Pool]) -> 
         not_there=tuple(not_there),
         too_far=tuple(too_far),
         assumed=tuple(assumed),
-    )
-
-
-def may_hold(model: Model, pool: Pool) -> bool:
-    """Whether the model's residency lets it be in the pool's region."""
-    region = str(pool.region)
-    cloud = region.split("/")[0]
-    country = country_of(region, pool.country)
-    return not model.residency or any(
-        place in (region, cloud)
-        or (place == ON_PREMISES and cloud == OWN)
-        or country in AREAS.get(place, ())
-        for place in model.residency
     )
 
 

@@ -9,6 +9,8 @@ from argosy.planner.plan import Plan
 from argosy.planner.problem import Problem
 from argosy.planner.questions.changed import hours_of
 
+_LEAST = 1e-6  # chips, or USD an hour: less is the solver's dust
+
 
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
     """Of one pool, over the horizon."""
@@ -16,6 +18,7 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     pool: str
     chip: str
     usd: float  # credit as far as it was drawn on
+    usd_per_hour: float  # on average over the horizon
     chips_mean: float  # in use, on average over the horizon; paid but idle ones are not
 
 
@@ -40,9 +43,21 @@ def spent(plan: Plan) -> tuple[Spent, ...]:
             usd[supply.pool] += used * supply.price_usd_per_chip_hour
     return tuple(
         Spent(pool=pool.name, chip=pool.chip, usd=usd[place],
+              usd_per_hour=usd[place] / problem.hours,
               chips_mean=chip_hours[place] / problem.hours)
         for place, pool in enumerate(problem.pools)
     )  # fmt: skip
+
+
+def changes_of(before: Plan, after: Plan) -> tuple[tuple[Spent, Spent], ...]:
+    """The pools on which anything changes, before and after; both plans have the same pools."""
+    pairs = zip(spent(before), spent(after), strict=True)
+    return tuple(
+        (one, other)
+        for one, other in pairs
+        if abs(other.chips_mean - one.chips_mean) > _LEAST
+        or abs(other.usd_per_hour - one.usd_per_hour) > _LEAST
+    )
 
 
 def unused_credit_usd(plan: Plan) -> float:

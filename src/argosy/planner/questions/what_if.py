@@ -1,34 +1,25 @@
 """What if: the new plan after a change, what binds first on the way there, and the cheapest relief.
 
 A change of degree (users, prices, a shortage) is also made in part, to see where a constraint binds
-for the first time and, where there is no plan at the end, how far there is one. Reliefs are those
-of the limits that are dear by their duals, and of what is promised; each is solved again. The plan
-after the change is whole; what is searched on the way to it are relaxed programs.
+for the first time and, where there is no plan at the end, how far there is one; what is searched on
+the way are relaxed programs. The plan after the change is whole. What would help: `reliefs.py`.
 """
 
-from collections.abc import Callable, Iterable
-from math import ceil
+from collections.abc import Callable
 
 import msgspec
-from msgspec.structs import replace
 
 from argosy.planner.plan import Conflict, Plan
-from argosy.planner.problem import Caps, DomainKind, Problem
-from argosy.planner.questions.changed import (
-    Solving,
-    with_more_nodes,
-    with_stock,
-    without_survivals,
-)
+from argosy.planner.problem import Problem
+from argosy.planner.questions.changed import Solving
 from argosy.planner.questions.changes import Change, changed, part_of, text_of
+from argosy.planner.questions.reliefs import Relief, Reliefs
+from argosy.planner.questions.spent import changes_of
 from argosy.planner.solving.relaxed import Relaxed, relaxed
 from argosy.planner.solving.tight import Tight
 
 STEPS = 6  # halvings on the way to a change
-MORE_STOCK = 0.1  # of a pool's nodes, where there is a plan already
-POOLS_MAX = 8  # of which more is tried
-_ANY_STOCK = 1000.0
-_LEAST_SHARE = 1e-3  # of the cost: what saves less is no relief
+_LEAST_SHARE = 1e-3  # of the cost: what would save less does not bind
 
 
 class FirstBound(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,14 +27,18 @@ class FirstBound(msgspec.Struct, frozen=True, kw_only=True):
 
     constraint: str
     at: str  # "3.2 x the users"
+    extent: float  # of the change: 0 none of it, 1 all
 
 
-class Relief(msgspec.Struct, frozen=True, kw_only=True):
-    """Something less asked for or more to be had, and what plans then cost, by solving again."""
+class Moved(msgspec.Struct, frozen=True, kw_only=True):
+    """How one pool is used before the change and after it."""
 
-    text: str
-    usd_per_hour: float  # at least
-    saves_usd_per_hour: float | None  # None: without it there is no plan
+    pool: str
+    chip: str
+    chips_mean_before: float  # in use
+    chips_mean_after: float
+    usd_per_hour_before: float
+    usd_per_hour_after: float
 
 
 class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +50,9 @@ class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
     usd_per_hour: float | None  # None: there is no plan
     first_bound: FirstBound | None  # None: nothing new binds
     possible_until: str | None  # how far there is a plan; None: all the way, or it has no degrees
+    possible_extent: float | None  # the same, of the change
     reliefs: tuple[Relief, ...]  # the cheapest plan first
+    moved: tuple[Moved, ...]  # pools on which anything changes; with no plan: by the first relief
     remarks: tuple[str, ...] = ()
 
     @property
@@ -69,23 +66,42 @@ def what_if(problem: Problem, change: Change, *, before: Plan, solving: Solving)
     then = changed(problem, change, before=before)
     solving.tell(f"what if {text_of(change)}")
     answer = solving(then.problem)
-    first, until = _on_the_way(problem, change, answer, before=before, solving=solving)
+    first, extent = _on_the_way(problem, change, answer, before=before, solving=solving)
+    part = None if extent is None else part_of(change, extent)
+    reliefs = Reliefs(then.problem, answer, solving)
+    after = answer if isinstance(answer, Plan) else reliefs.plan
     return WhatIf(
         change=text_of(change),
         answer=answer,
         usd_per_hour_before=before.usd_per_hour,
         usd_per_hour=answer.usd_per_hour if isinstance(answer, Plan) else None,
         first_bound=first,
-        possible_until=until,
-        reliefs=tuple(_reliefs(then.problem, solving)),
+        possible_until=None if part is None else text_of(part),
+        possible_extent=extent,
+        reliefs=reliefs.found,
+        moved=() if after is None else _moved(before, after),
         remarks=then.remarks,
+    )
+
+
+def _moved(before: Plan, after: Plan) -> tuple[Moved, ...]:
+    return tuple(
+        Moved(
+            pool=one.pool,
+            chip=one.chip,
+            chips_mean_before=one.chips_mean,
+            chips_mean_after=other.chips_mean,
+            usd_per_hour_before=one.usd_per_hour,
+            usd_per_hour_after=other.usd_per_hour,
+        )
+        for one, other in changes_of(before, after)
     )
 
 
 def _on_the_way(
     problem: Problem, change: Change, answer: Plan | Conflict, *, before: Plan, solving: Solving
-) -> tuple[FirstBound | None, str | None]:
-    """What binds first, and how far there is a plan."""
+) -> tuple[FirstBound | None, float | None]:
+    """What binds first, and how much of the change leaves a plan; None: all of it."""
     known: dict[float, Relaxed | None] = {}
 
     def at(extent: float) -> Relaxed | None:
@@ -108,15 +124,14 @@ def _on_the_way(
         return None, None
     if part_of(change, 1.0) is None:
         new = new_at(1.0)
-        return FirstBound(constraint=_words(new, answer), at=text_of(change)), None
+        return FirstBound(constraint=_words(new, answer), at=text_of(change), extent=1.0), None
     first = _bisect(lambda extent: at(extent) is None or new_at(extent) is not None)
     part = part_of(change, first)
     assert part is not None
-    bound = FirstBound(constraint=_words(new_at(first), answer), at=text_of(part))
+    bound = FirstBound(constraint=_words(new_at(first), answer), at=text_of(part), extent=first)
     if at(1.0) is not None:
         return bound, None
-    last = part_of(change, _bisect(lambda extent: at(extent) is None) - 0.5**STEPS)
-    return bound, None if last is None else text_of(last)
+    return bound, _bisect(lambda extent: at(extent) is None) - 0.5**STEPS
 
 
 def _bisect(is_beyond: Callable[[float], bool]) -> float:
@@ -144,144 +159,3 @@ def _words(new: Tight | None, answer: Plan | Conflict) -> str:
     if isinstance(answer, Conflict):
         return " + ".join(answer.constraints)
     return "whole nodes and replicas"
-
-
-def _reliefs(problem: Problem, solving: Solving) -> list[Relief]:
-    """Those that help, the cheapest plan first."""
-    found: list[Relief] = []
-    now = relaxed(problem, credit_whole=False)
-    for text, eased in _candidates(problem, now):
-        solving.tell(f"relief: {text}")
-        then = relaxed(eased, credit_whole=False)
-        if then is None:
-            continue
-        saves = None if now is None else (now.usd - then.usd) / problem.hours
-        if saves is not None and saves < _LEAST_SHARE * then.usd / problem.hours:
-            continue
-        said = _with_nodes(text, problem, then)
-        if any(one.text == said for one in found):
-            continue
-        found.append(
-            Relief(
-                text=said,
-                usd_per_hour=then.usd / problem.hours,
-                saves_usd_per_hour=saves,
-            )
-        )
-    return sorted(found, key=lambda one: (one.usd_per_hour, one.text))
-
-
-_Candidate = tuple[str, Problem]
-
-
-def _candidates(problem: Problem, now: Relaxed | None) -> Iterable[_Candidate]:
-    """More of what is dear, or of anything where there is no plan; then what is promised."""
-    if now is None:
-        yield from _any_stock_of(problem)
-        yield from _anywhere(problem)
-    else:
-        yield from _stock_of(problem, now.tight)
-    yield from _caps_of(problem)
-    yield from _promises_of(problem)
-
-
-def _stock_of(problem: Problem, tight: Iterable[Tight]) -> Iterable[_Candidate]:
-    """A tenth more of what is dear."""
-    pools = {pool.name: place for place, pool in enumerate(problem.pools)}
-    supplies = {supply.name: place for place, supply in enumerate(problem.supplies)}
-    for one in [one for one in tight if one.kind in ("stock", "nodes")][:POOLS_MAX]:
-        if one.kind == "nodes":
-            supply = problem.supplies[supplies[one.name]]
-            more = max(1, ceil(supply.nodes_max * MORE_STOCK))
-            of = problem.pools[supply.pool].name if supply.kind == "own" else one.name
-            eased = with_more_nodes(problem, supplies[one.name], more)
-            yield f"{more} more nodes of {of}", eased
-            continue
-        nodes = problem.pools[pools[one.name]].nodes_max
-        more = max(1, ceil(nodes * MORE_STOCK))
-        eased = with_stock(problem, (nodes + more) / max(1, nodes), pools={pools[one.name]})
-        yield f"{more} more nodes of {one.name}", eased
-
-
-def _any_stock_of(problem: Problem) -> Iterable[_Candidate]:
-    """As much as is wanted of one pool, or of all; the largest first."""
-    supplied = {supply.pool for supply in problem.supplies}
-    largest = sorted(
-        supplied,
-        key=lambda place: -problem.pools[place].nodes_max * problem.pools[place].chips_per_node,
-    )
-    for place in largest[:POOLS_MAX]:
-        yield (
-            f"more of {problem.pools[place].name}",
-            with_stock(problem, _ANY_STOCK, pools={place}),
-        )
-    if len(largest) > 1:
-        yield "more of every pool", with_stock(problem, _ANY_STOCK, pools=supplied)
-
-
-def _with_nodes(text: str, problem: Problem, then: Relaxed) -> str:
-    """How much more of a pool is then used."""
-    if not text.startswith("more of "):
-        return text
-    beyond = (
-        (ceil(chips / pool.chips_per_node - pool.nodes_max - 1e-6), pool.name)
-        for chips, pool in zip(then.chips_max, problem.pools, strict=True)
-    )
-    parts = [f"{nodes:,} more nodes of {name}" for nodes, name in beyond if nodes > 0]
-    return " and ".join(parts) or text
-
-
-def _promises_of(problem: Problem) -> Iterable[_Candidate]:
-    kinds: tuple[DomainKind, ...] = ("cloud", "maker", "region", "pool")
-    for kind in kinds:
-        if any(one.kind == kind for one in problem.survivals):
-            yield (
-                f"not surviving the loss of any one {kind}",
-                without_survivals(problem, lambda one, kind=kind: one.kind == kind),
-            )
-    for place, spread in enumerate(problem.spreads):
-        others = problem.spreads[:place] + problem.spreads[place + 1 :]
-        yield f"{spread.model} not spread by {spread.kind}", replace(problem, spreads=others)
-    if problem.headroom > 0:
-        half = problem.headroom / 2
-        text = f"headroom {half:.0%} instead of {problem.headroom:.0%}"
-        yield text, replace(problem, headroom=half)
-
-
-def _caps_of(problem: Problem) -> Iterable[_Candidate]:
-    caps = problem.caps
-    for region in caps.power_w_of_region:
-        others = {one: watts for one, watts in caps.power_w_of_region.items() if one != region}
-        eased = replace(caps, power_w_of_region=others)
-        yield f"more power in {region}", replace(problem, caps=eased)
-    names = {
-        "energy_kwh_per_day": "no cap on energy",
-        "carbon_kg_per_day": "no cap on carbon",
-        "usd_per_hour": "no cap on cost",
-    }
-    for field, text in names.items():
-        if getattr(caps, field) is not None:
-            kept = {name: getattr(caps, name) for name in Caps.__struct_fields__ if name != field}
-            yield text, replace(problem, caps=Caps(**kept))
-
-
-def _anywhere(problem: Problem) -> Iterable[_Candidate]:
-    """Any model's requests served wherever it runs, where now they may not."""
-    for model in sorted({need.model for need in problem.needs}):
-        regions = {
-            problem.pools[option.pool].region
-            for option in problem.options
-            if option.model == model and any(rate > 0 for rate in option.requests_per_s)
-        }
-        bound = {
-            need.name for need in problem.needs if need.model == model and regions - {*need.regions}
-        }
-        if bound:
-            needs = tuple(
-                replace(need, regions=tuple(sorted({*need.regions, *regions})))
-                if need.name in bound and need.model == model
-                else need
-                for need in problem.needs
-            )
-            text = f"{model} served in {', '.join(sorted(regions))} whatever its residency and way"
-            yield text, replace(problem, needs=needs)

@@ -92,12 +92,12 @@ class Replicas:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
-        self._known: dict[tuple[str, str, object], tuple[ReplicaModel, EngineSettings]] = {}
+        self._known: dict[tuple[object, ...], tuple[ReplicaModel, EngineSettings]] = {}
 
     def of(self, problem: Problem, option: Option) -> tuple[ReplicaModel, EngineSettings]:
         """Raises UnplayableError where the fleet has no such replica."""
         name = problem.pools[option.pool].name
-        key = (option.model, name, option.layout)
+        key = (option.model, name, option.layout, option.prefill_tokens_max)
         if key not in self._known:
             self._known[key] = self._look_up(option, name)
         return self._known[key]
@@ -105,9 +105,11 @@ class Replicas:
     def _look_up(self, option: Option, pool_name: str) -> tuple[ReplicaModel, EngineSettings]:
         fleet = self._ground.fleet
         pool, model = fleet.pool(pool_name), fleet.model(option.model)
-        settings = engine_of(fleet, option.model, pool)
-        if isinstance(settings, Refused):
-            raise UnplayableError(f"{option.model}@{pool_name}: {settings.reason}")
+        engine = engine_of(fleet, option.model, pool)
+        if isinstance(engine, Refused):
+            raise UnplayableError(f"{option.model}@{pool_name}: {engine.reason}")
+        tokens = option.prefill_tokens_max or engine.settings.prefill_tokens_max
+        settings = engine.stepping(tokens)
         assert model.architecture is not None, "a planned model has an architecture"
         found = replica(
             architecture(model.architecture),

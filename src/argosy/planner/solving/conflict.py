@@ -75,19 +75,22 @@ def _relief(problem: Problem, part: Problem, group: Group) -> list[tuple[float, 
     """How to ease that group alone, with the cost of the plan that this allows; or nothing."""
     if least_usd_per_hour(group.without(part)) is None:
         return []
-    eased, value = group.without(problem), 0.0
-    if group.eased is not None:
-        factor = _least_factor(part, group)
-        if factor is not None:
-            value = group.value * factor
-            eased = group.eased(problem, factor)
-    usd = least_usd_per_hour(eased)
-    if usd is None:
+    if group.eased is None:
         usd = least_usd_per_hour(group.without(problem))
-        if usd is None:
-            return []
-    number = f"{ceil(value - 1e-6):,}" if group.is_count else f"{value:,.2f}"
-    return [(usd, f"{group.relief.format(value=number)} (from {usd:,.2f} USD an hour)")]
+        return [] if usd is None else [(usd, _priced(group.relief, usd))]
+    # What the hour that fails alone needs; more of it where the other hours together do.
+    for asked in (part,) if part is problem else (part, problem):
+        factor = _least_factor(asked, group)
+        usd = None if factor is None else least_usd_per_hour(group.eased(problem, factor))
+        if factor is not None and usd is not None:
+            value = group.value * factor
+            number = f"{ceil(value - 1e-6):,}" if group.is_count else f"{value:,.2f}"
+            return [(usd, _priced(group.relief.format(value=number), usd))]
+    return []
+
+
+def _priced(relief: str, usd_per_hour: float) -> str:
+    return f"{relief} (from {usd_per_hour:,.2f} USD an hour)"
 
 
 def _least_factor(problem: Problem, group: Group) -> float | None:

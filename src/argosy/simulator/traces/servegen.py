@@ -111,11 +111,17 @@ def read_servegen(
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """One model's demand in sums: a week has billions of requests, and these are enough to plan."""
+    """One model's demand in sums: a week has billions of requests, and these are enough to plan.
 
-    rates: NDArray[np.float64]  # requests per second of all clients, by steps of STEP_S from 0 on
-    prompt_tokens: NDArray[np.int32]  # of some requests, from each client by its share
-    output_tokens: NDArray[np.int32]  # of the same
+    The first three have one value for each step of STEP_S from 0 on, of all clients together.
+    """
+
+    rates: NDArray[np.float64]  # requests per second
+    prompts_per_s: NDArray[np.float64]  # tokens of prompts, expected
+    outputs_per_s: NDArray[np.float64]  # tokens of answers, expected
+    begin_s: NDArray[np.int64]  # of some requests, from each client by its share: their step
+    prompt_tokens: NDArray[np.int32]  # of the same
+    output_tokens: NDArray[np.int32]
 
 
 def served_of(
@@ -136,21 +142,51 @@ def _served(
     clients: Mapping[int, _Rates], tables: Mapping[int, _Tokens], seed: int, rows: int
 ) -> Served:
     last = max(steps.starts_s[-1] for steps in clients.values())
-    rates = np.zeros(last // STEP_S + 1)
-    for steps in clients.values():
-        rates[np.array(steps.starts_s) // STEP_S] += steps.rates
-    each = rows / rates.sum()
+    rates, prompts, outputs = np.zeros((3, last // STEP_S + 1))
+    for client, steps in clients.items():
+        at, each = np.array(steps.starts_s) // STEP_S, np.array(steps.rates)
+        prompt, output = _means(_some(tables, client, seed), np.array(steps.starts_s))
+        rates[at] += each
+        prompts[at] += each * prompt
+        outputs[at] += each * output
+    each_row = rows / rates.sum()
+    begins: list[NDArray[np.int64]] = []
     drawn: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
     for index, (client, steps) in enumerate(clients.items()):
         one = _Client(steps, _some(tables, client, seed), seed, (index, 0))
         left = 0.5  # of a request: whole ones are drawn
         for start_s, rate in zip(steps.starts_s, steps.rates, strict=True):
-            left += each * rate
+            left += each_row * rate
             if left >= 1.0:
+                begins.append(np.full(int(left), start_s))
                 drawn.append(one.tokens_at(start_s, int(left)))
                 left -= int(left)
-    prompt, output = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
-    return Served(rates=rates, prompt_tokens=prompt, output_tokens=output)
+    prompt_tokens, output_tokens = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+    return Served(
+        rates=rates,
+        prompts_per_s=prompts,
+        outputs_per_s=outputs,
+        begin_s=np.concatenate(begins),
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+    )
+
+
+def _means(
+    tokens: _Tokens, times_s: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Tokens of a prompt and of an answer, on average, at these times."""
+    place = np.maximum(0, tokens.starts_s.searchsorted(times_s, "right") - 1)
+    prompts = np.array([sum(_mean(part) for part in parts) for parts in tokens.prompts])
+    outputs = np.array([_mean(quantiles) for quantiles in tokens.outputs])
+    return prompts[place], outputs[place]
+
+
+def _mean(quantiles: NDArray[np.float64]) -> float:
+    """Of what `tokens_at` draws: straight lines between the quantiles, level beyond them."""
+    levels = np.concatenate([[0.0], _LEVELS, [1.0]])
+    values = np.concatenate([quantiles[:1], quantiles, quantiles[-1:]])
+    return float(np.sum(np.diff(levels) * (values[1:] + values[:-1]) / 2))
 
 
 def _requests(clients: Sequence["_Client"]) -> Iterator[Window]:
