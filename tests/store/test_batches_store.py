@@ -4,7 +4,7 @@ import itertools
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from argosy.fleet.batches import (
@@ -24,6 +24,7 @@ from argosy.store.schema import open_store
 
 ACME = Owner(tenant="acme", key="key_1")
 NOBODY = Owner(tenant=None, key=None)
+FRESH = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
 FAULT = BatchFault(code="invalid_json_line", message="no", line=3)
 
 
@@ -108,9 +109,9 @@ def test_files_without_keys_are_nobodys_and_so_found_by_nobody_else(files):
     oldest_first=st.booleans(),
     backwards=st.booleans(),
 )
-@settings(max_examples=40, deadline=None)
-def test_pages_put_together_are_the_list(tmp_path_factory, count, limit, oldest_first, backwards):
-    engine = open_store(tmp_path_factory.mktemp("pages") / "argosy.db")
+@settings(max_examples=20, **FRESH)
+def test_pages_put_together_are_the_list(fresh_place, count, limit, oldest_first, backwards):
+    engine = open_store(fresh_place())
     files = Files(engine)
     made = [upload(files, now_s=1000.0 + i).id for i in range(count)]
     wanted = made if oldest_first else made[::-1]
@@ -280,9 +281,9 @@ moves = st.lists(
 
 
 @given(moves)
-@settings(max_examples=60, deadline=None)
-def test_whatever_happens_no_item_is_lost_and_none_has_two_results(tmp_path_factory, moves):
-    engine = open_store(tmp_path_factory.mktemp("law") / "argosy.db")
+@settings(max_examples=30, **FRESH)
+def test_whatever_happens_no_item_is_lost_and_none_has_two_results(fresh_place, moves):
+    engine = open_store(fresh_place())
     batches, desk = Batches(engine), BatchWork(engine)
     batch = begun(batches, COUNT, api="anthropic")
     first: dict[int, bytes] = {}  # the oracle: the first result of an item is its result

@@ -22,10 +22,9 @@ from argosy.store.schema import StoreError, key_table, open_store, writing
 
 IN_ANOTHER_PROCESS = """
 import sys
-from pathlib import Path
 from argosy.store.keys import revoke
 from argosy.store.schema import open_store
-engine = open_store(Path(sys.argv[1]))
+engine = open_store(sys.argv[1])
 revoke(engine, sys.argv[2], now_s=9.0)
 engine.dispose()
 """
@@ -69,8 +68,8 @@ def test_a_live_key_is_found_by_its_id_until_it_is_revoked(engine):
     assert ring.find_by_id(key.id) is None
 
 
-def test_the_secret_is_in_no_file(engine, path):
-    secret, _ = minted(engine)
+def test_the_secret_is_in_no_file(file_engine, path):
+    secret, _ = minted(file_engine)
 
     for file in path.parent.iterdir():
         assert secret.encode() not in file.read_bytes()
@@ -112,12 +111,12 @@ def test_a_revoked_key_is_gone_after_the_next_refresh(engine):
     assert list_keys(engine, include_revoked=True) == [revoked]
 
 
-def test_a_key_that_another_process_revoked_is_gone_after_the_next_refresh(engine, path):
+def test_a_key_that_another_process_revoked_is_gone_after_the_next_refresh(engine, place):
     secret, key = minted(engine)
     ring = KeyRing(engine)
     assert ring.find(secret) == key
 
-    subprocess.run([sys.executable, "-c", IN_ANOTHER_PROCESS, str(path), "laptop"], check=True)
+    subprocess.run([sys.executable, "-c", IN_ANOTHER_PROCESS, str(place), "laptop"], check=True)
     assert ring.refresh() is True
     assert ring.find(secret) is None
 

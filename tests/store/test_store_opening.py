@@ -18,12 +18,11 @@ from argosy.store.schema import METADATA, MIGRATIONS, StoreError, open_store
 OPEN_ON_COMMAND = """
 import sys
 import threading
-from pathlib import Path
 from argosy.store.keys import list_keys, mint
 from argosy.store.schema import open_store
 print("ready", flush=True)
 sys.stdin.readline()
-engine = open_store(Path(sys.argv[1]))
+engine = open_store(sys.argv[1])
 mint(engine, tenant="acme", tier="batch", name=sys.argv[2], now_s=1.0)
 engine.dispose()
 """
@@ -33,8 +32,8 @@ def mode(path):
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_fresh_store_is_its_owners_alone(engine, path):
-    mint(engine, tenant="acme", tier="batch", name="n", now_s=1.0)
+def test_a_fresh_store_is_its_owners_alone(file_engine, path):
+    mint(file_engine, tenant="acme", tier="batch", name="n", now_s=1.0)
 
     assert mode(path.parent) == 0o700
     assert {file.name: mode(file) for file in path.parent.iterdir()} == {
@@ -44,21 +43,21 @@ def test_a_fresh_store_is_its_owners_alone(engine, path):
     }
 
 
-def test_a_store_keeps_what_was_written_when_it_is_opened_again(path):
-    first = open_store(path)
+def test_a_store_keeps_what_was_written_when_it_is_opened_again(place):
+    first = open_store(place)
     _, key = mint(first, tenant="acme", tier="batch", name="n", now_s=1.0)
     first.dispose()
 
-    second = open_store(path)
+    second = open_store(place)
     assert list_keys(second) == [key]
     second.dispose()
 
 
-def test_commits_survive_a_loss_of_power_and_readers_do_not_block_the_writer(engine):
-    with engine.connect() as connection:
+def test_commits_survive_a_loss_of_power_and_readers_do_not_block_the_writer(file_engine):
+    with file_engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
-        mint(engine, tenant="acme", tier="batch", name="n", now_s=1.0)
+        mint(file_engine, tenant="acme", tier="batch", name="n", now_s=1.0)
 
 
 def test_the_migrations_end_at_the_tables_that_the_code_queries(engine):
@@ -85,8 +84,8 @@ def test_the_migrations_end_at_the_tables_that_the_code_queries(engine):
     assert indices(found) == indices(METADATA)
 
 
-def test_an_older_store_is_brought_up_to_date_and_keeps_its_rows(path, monkeypatch):
-    old = open_store(path)
+def test_an_older_store_is_brought_up_to_date_and_keeps_its_rows(place, monkeypatch):
+    old = open_store(place)
     mint(old, tenant="acme", tier="batch", name="n", now_s=1.0)
     old.dispose()
 
@@ -95,14 +94,14 @@ def test_an_older_store_is_brought_up_to_date_and_keeps_its_rows(path, monkeypat
 
     monkeypatch.setattr(schema, "MIGRATIONS", (*MIGRATIONS, add_a_table))
     for _ in range(2):  # the second time there is nothing to do
-        new = open_store(path)
+        new = open_store(place)
         assert "extra" in sqlalchemy.inspect(new).get_table_names()
         assert len(list_keys(new)) == 1
         new.dispose()
 
 
-def test_a_migration_that_fails_leaves_the_store_as_it_was(path, monkeypatch):
-    open_store(path).dispose()
+def test_a_migration_that_fails_leaves_the_store_as_it_was(place, monkeypatch):
+    open_store(place).dispose()
 
     def fail_halfway(connection):
         connection.execute(sqlalchemy.text("CREATE TABLE extra (name VARCHAR)"))
@@ -111,9 +110,9 @@ def test_a_migration_that_fails_leaves_the_store_as_it_was(path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(schema, "MIGRATIONS", (*MIGRATIONS, fail_halfway))
         with pytest.raises(StoreError, match="nowhere"):
-            open_store(path)
+            open_store(place)
 
-    engine = open_store(path)
+    engine = open_store(place)
     assert "extra" not in sqlalchemy.inspect(engine).get_table_names()
     engine.dispose()
 
@@ -236,10 +235,10 @@ def test_a_fresh_store_that_another_process_holds_briefly_is_waited_for(tmp_path
     release.join()
 
 
-def test_processes_that_open_a_fresh_store_at_once_all_succeed(path):
+def test_processes_that_open_a_fresh_store_at_once_all_succeed(place):
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", OPEN_ON_COMMAND, str(path), f"n{number}"],
+            [sys.executable, "-c", OPEN_ON_COMMAND, str(place), f"n{number}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -257,7 +256,7 @@ def test_processes_that_open_a_fresh_store_at_once_all_succeed(path):
         process.communicate(timeout=30)
 
     assert [process.returncode for process in processes] == [0] * 4
-    engine = open_store(path)
+    engine = open_store(place)
     assert {key.name for key in list_keys(engine)} == {"n0", "n1", "n2", "n3"}
     engine.dispose()
 
@@ -273,8 +272,8 @@ def test_threads_that_open_fresh_stores_at_once_all_succeed(tmp_path):
         list(threads.map(open_and_close, paths))
 
 
-def test_a_transaction_that_reads_before_it_writes_is_not_refused_for_being_overtaken(path):
-    engine = open_store(path)
+def test_a_transaction_that_reads_before_it_writes_is_not_refused_for_being_overtaken(place):
+    engine = open_store(place)
 
     def mint_twenty(thread):
         for number in range(20):

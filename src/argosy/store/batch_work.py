@@ -22,8 +22,9 @@ from argosy.fleet.batches import (
     NewItem,
     StoredFile,
 )
-from argosy.store.batches import ALL_OUTCOMES, batch_of, insert_items, move_batch, pages_of
+from argosy.store.batches import ALL_OUTCOMES, batch_of, insert_items, move_batch
 from argosy.store.files import OUTCOMES, fresh_id, insert_file, lines_bytes
+from argosy.store.rows import mark, pages_of, rows_sql
 from argosy.store.schema import batch_table, item_table, writing
 
 _BEFORE_END: dict[BatchState, tuple[BatchState, ...]] = {
@@ -112,6 +113,7 @@ class BatchWork:
             .where(columns.batch == batch, columns.position > after, columns.state == "pending")
             .order_by(columns.position)
             .limit(limit)
+            .with_for_update(skip_locked=True)  # what another run claims now is that run's
         )
         with writing(self._engine) as connection:
             items = [
@@ -147,6 +149,7 @@ class BatchWork:
         """Take the results of items that have none yet; how many those were."""
         written = 0
         with writing(self._engine) as connection:
+            _lock(connection, batch)
             for outcome in ALL_OUTCOMES:
                 ended_so = [result for result in results if result.outcome == outcome]
                 for page in pages_of(ended_so):
@@ -166,6 +169,7 @@ class BatchWork:
             columns.batch == batch, columns.state != "done"
         )
         with writing(self._engine) as connection:
+            _lock(connection, batch)
             if connection.execute(undone.limit(1)).first() is not None:
                 return False
             if not move_batch(connection, batch, _BEFORE_END[state], state=state, ended_at_s=now_s):
@@ -196,20 +200,24 @@ def _attempt(connection: Connection, batch: str, positions: Sequence[int]) -> No
     )
 
 
+def _lock(connection: Connection, batch: str) -> None:
+    """Results are taken and the batch ended one after the other, whoever does it."""
+    row = sqlalchemy.select(batch_table.c.id).where(batch_table.c.id == batch)
+    connection.execute(row.with_for_update())
+
+
 def _write_results(
     connection: Connection, batch: str, outcome: ItemOutcome, results: Sequence[ItemResult]
 ) -> int:
-    """One statement for all: see `insert_new`. `columnN` is how VALUES names its columns."""
-    rows = ", ".join(["(?, ?, ?, ?)"] * len(results))
-    values = [
-        value
-        for result in results
-        for value in (result.position, result.status, result.request, result.line)
-    ]
+    """One statement for all: see `rows.py`."""
+    columns = [item_table.c[name] for name in ("position", "status", "request", "line")]
+    rows = [(result.position, result.status, result.request, result.line) for result in results]
+    listed, values = rows_sql(connection, columns, rows)
+    here = mark(connection)
     written = connection.exec_driver_sql(
-        "UPDATE batch_items SET state = 'done', outcome = ?, status = new.column2,"
+        f"UPDATE batch_items SET state = 'done', outcome = {here}, status = new.column2,"
         " request = new.column3, line = new.column4, body = NULL"
-        f" FROM (VALUES {rows}) AS new WHERE batch_items.batch = ?"
+        f" FROM ({listed}) AS new WHERE batch_items.batch = {here}"
         " AND batch_items.position = new.column1 AND batch_items.state <> 'done'",
         (outcome, *values, batch),
     ).rowcount

@@ -3,9 +3,7 @@
 Owns the rows' shape. What the runner does to items is in `batch_work.py`.
 """
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import sqlalchemy
@@ -22,14 +20,14 @@ from argosy.fleet.batches import (
     NewItem,
     Page,
 )
+from argosy.store.errors import StoreError
 from argosy.store.files import Piece, fresh_id, is_of, lines_bytes, read_lines, read_page
-from argosy.store.schema import StoreError, batch_table, insert_new, item_table, writing
+from argosy.store.rows import insert_new, pages_of, storable
+from argosy.store.schema import batch_table, item_table, writing
 
 ALL_OUTCOMES: tuple[ItemOutcome, ...] = ("succeeded", "errored", "canceled", "expired")
-_ROWS_A_STATEMENT = 500
 _ITEM_COLUMNS = ("batch", "position", "custom_id", "state", "attempts", "body")
 _PREFIX: dict[BatchApi, str] = {"openai": "batch_", "anthropic": "msgbatch_"}
-_T = TypeVar("_T")
 
 
 class Batches:
@@ -138,17 +136,10 @@ def insert_items(
 ) -> None:
     """Items from position `first` on; one that is there already stays as it is."""
     rows = [
-        (batch, position, item.custom_id, "pending", 0, item.body)
+        (batch, position, storable(item.custom_id), "pending", 0, item.body)
         for position, item in enumerate(items, first)
     ]
     insert_new(connection, item_table, columns=_ITEM_COLUMNS, rows=rows)
-
-
-def pages_of(rows: Iterable[_T]) -> Iterator[list[_T]]:
-    """As many as one statement takes, again and again."""
-    left = iter(rows)
-    while page := list(itertools.islice(left, _ROWS_A_STATEMENT)):
-        yield page
 
 
 def _row_of(batch: Batch) -> dict[str, object]:

@@ -14,14 +14,9 @@ import sqlalchemy
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, func
 
 from argosy.fleet.batches import ItemOutcome, Owner, Page, ResultPart, StoredFile, Upload
-from argosy.store.schema import (
-    StoreError,
-    chunk_table,
-    file_table,
-    insert_new,
-    item_table,
-    writing,
-)
+from argosy.store.errors import StoreError
+from argosy.store.rows import insert_new, storable
+from argosy.store.schema import chunk_table, file_table, item_table, writing
 
 CHUNK_BYTES = 256 * 1024
 LINES_A_READ = 64
@@ -48,7 +43,7 @@ class Files:
             tenant=owner.tenant,
             key=owner.key,
             purpose="batch",
-            filename=upload.filename,
+            filename=storable(upload.filename),
             bytes=upload.content.nbytes,
             created_at_s=now_s,
         )

@@ -14,7 +14,8 @@ from sqlalchemy import Connection, Engine, Row
 
 from argosy.fleet.config import Tier
 from argosy.fleet.messages import Key
-from argosy.store.schema import StoreError, key_table, revision_table, store_errors, writing
+from argosy.store.errors import StoreError
+from argosy.store.schema import key_table, revision_table, store_errors, writing
 
 SECRET_PREFIX = "argosy-"
 SECRET_CHARS = len(SECRET_PREFIX) + 43  # 43 URL-safe characters hold 32 random bytes

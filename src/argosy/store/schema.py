@@ -1,31 +1,21 @@
-"""The tables, how they came to be, and the opening of the file that holds them.
+"""The tables, and the opening of the store that holds them: a file of SQLite's, or PostgreSQL.
 
-Owns everything that only SQLite understands: pragmas, locks, error codes. What is asked of the
-tables is left to `keys.py`, `usage.py`, `files.py` and `batches.py`.
+What only one of the two understands is in `sqlite.py` and `postgresql.py`; how a store of an older
+version is brought to these tables, in `migrations.py`.
 """
 
-import itertools
 import sqlite3
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Connection,
-    Double,
-    Engine,
-    LargeBinary,
-    String,
-    Table,
-    event,
-    text,
-)
+from sqlalchemy import BigInteger, Column, Connection, Double, Engine, LargeBinary, String, Table
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import ConnectionPoolEntry
+
+from argosy.store import postgresql, sqlite
+from argosy.store.errors import StoreError
+from argosy.store.migrations import MIGRATIONS
 
 METADATA = sqlalchemy.MetaData()
 
@@ -136,237 +126,158 @@ item_table = Table(
     Column("body", LargeBinary),  # gone once it is done
     Column("line", LargeBinary),  # of the results, once it is done
 )
+lease_table = Table(
+    "leases",
+    METADATA,
+    Column("name", String, primary_key=True),
+    Column("holder", String),  # None: it was released
+    Column("token", BigInteger, nullable=False),  # grows with each change; the row is never deleted
+    Column("granted_at_s", Double, nullable=False),
+    Column("expires_at_s", Double, nullable=False),
+)
+record_table = Table(
+    "fleet_records",
+    METADATA,
+    Column("fleet", String, primary_key=True),
+    Column("kind", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("body", LargeBinary, nullable=False),  # the control plane's own; JSON as a rule
+)
+published_table = Table(
+    "replica_tables",
+    METADATA,
+    Column("fleet", String, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("at_s", Double, nullable=False),
+    Column("body", LargeBinary, nullable=False),  # JSON
+)
+spec_table = Table(
+    "fleet_specs",
+    METADATA,
+    Column("fleet", String, primary_key=True),
+    Column("revision", BigInteger, primary_key=True),
+    Column("at_s", Double, nullable=False),
+    Column("applied_by", String, nullable=False),
+    Column("sha256", String, nullable=False),
+    Column("text", String, nullable=False),
+)
+decision_table = Table(
+    "decisions",
+    METADATA,
+    Column("fleet", String, primary_key=True),
+    Column("seq", BigInteger, primary_key=True),
+    Column("at_s", Double, nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("inputs", LargeBinary),  # JSON, as it is or deflated
+    sqlalchemy.Index("ix_decisions_fleet_at_s", "fleet", "at_s"),
+    sqlalchemy.Index("ix_decisions_fleet_subject_seq", "fleet", "subject", "seq"),
+)
 
 
-class StoreError(Exception):
-    """The store cannot be used as it is; the message says why and what would work."""
+def open_store(place: Path | str, *, busy_timeout_s: float = 5.0) -> Engine:
+    """The store in that file, or at a URL `postgresql://USER@HOST:PORT/DATABASE`.
 
-
-def open_store(path: Path, *, busy_timeout_s: float = 5.0) -> Engine:
-    """The store in the file `path`, created or brought to this version's schema if need be.
-
-    Safe for any number of processes at once; each waits at most `busy_timeout_s` for a lock.
-    The caller disposes of the engine. Raises StoreError.
+    It is created, or brought to this version's schema, if need be. Safe for any number of processes
+    at once; each waits at most `busy_timeout_s` for a lock, and PostgreSQL ends a transaction
+    that stands idle for as long. The caller disposes of the engine. Raises StoreError.
     """
-    _create_file(path)
-    with store_errors(path):
-        engine = _engine(path, busy_timeout_s)
-        try:
-            version = _checked_version(engine, path)
-            _switch_to_wal(engine, busy_timeout_s)
-            if version < len(MIGRATIONS):
-                _migrate(engine, path)
-        except BaseException:
-            engine.dispose()
-            raise
-        return engine
+    if isinstance(place, str) and place.startswith(postgresql.PREFIXES):
+        engine = postgresql.engine_for(place, busy_timeout_s)
+    else:
+        engine = sqlite.engine_for(Path(place), busy_timeout_s)
+    try:
+        with store_errors(place_of(engine)):
+            _bring_up_to_date(engine, busy_timeout_s)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
 
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """A transaction that takes the write lock at its start, committed at the end of the block.
+    """A transaction, committed at the end of the block; with SQLite it has the write lock at once.
 
     SQLite refuses, without waiting, a transaction that read first, was overtaken by another
-    writer, and then writes; one that locks at once waits its turn.
+    writer, and then writes; one that locks at once waits its turn. PostgreSQL locks rows: whoever
+    reads to decide what to write reads `with_for_update`, which SQLite needs not and leaves out.
     """
     with engine.connect().execution_options(argosy_writes=True) as connection, connection.begin():
         yield connection
 
 
-def insert_new(
-    connection: Connection,
-    table: Table,
-    *,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[object]],
-) -> None:
-    """Insert the rows whose primary key the table does not hold yet: 32,766 values at most.
+def clock_s(connection: Connection) -> float:
+    """Unix time by the database's own clock: one for all hosts that share it."""
+    is_postgresql = connection.dialect.name == "postgresql"
+    clock = postgresql.CLOCK if is_postgresql else sqlite.CLOCK
+    return connection.execute(clock).scalar_one()
 
-    One statement, for executemany gives the interpreter's lock away once a row and waits 5 ms to
-    get it back from a busy event loop: beside one, 2,000 rows of usage took 3.9 s, and so 0.08 s;
-    14.7 us of CPU a row became 3.4 (2 cores, November 2026). PostgreSQL reads the same SQL, but
-    its driver spells the question marks in another way.
-    """
-    row = f"({', '.join('?' * len(columns))})"
-    connection.exec_driver_sql(
-        f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES {', '.join([row] * len(rows))}"
-        " ON CONFLICT DO NOTHING",
-        tuple(itertools.chain.from_iterable(rows)),
-    )
+
+def place_of(engine: Engine) -> str:
+    """The store's file, or its URL without the password: for messages."""
+    if engine.dialect.name == "postgresql":
+        return postgresql.name_of(engine.url)
+    return engine.url.database or "the store"
 
 
 @contextmanager
-def store_errors(path: Path | str) -> Iterator[None]:
+def store_errors(place: Path | str) -> Iterator[None]:
     """What SQLAlchemy and SQLite raise inside becomes a StoreError in words."""
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error) as error:
-        raise StoreError(f"{path}: {store_fault(error)}") from error
+        raise StoreError(f"{place}: {store_fault(error)}") from error
 
 
 def store_fault(error: BaseException) -> str:
     """What is wrong with the store, and what would work, from what the database raised."""
     cause = getattr(error, "orig", None) or error
-    name = getattr(cause, "sqlite_errorname", None) or ""
-    for prefix, words in _FAULTS.items():
-        if name.startswith(prefix):
-            return words
-    return f"failed: {cause}"
+    words = sqlite.fault(cause) or postgresql.fault(cause)
+    return words or f"failed: {str(cause).strip()}"
 
 
-_FAULTS = {
-    "SQLITE_NOTADB": "is not a database. Move it away, or name another folder.",
-    "SQLITE_CORRUPT": "is damaged. Move it away and restore a backup, or start a new one.",
-    "SQLITE_BUSY": "is locked by another process. Try again when that one is done.",
-    "SQLITE_READONLY": "cannot be written. Make the file and its folder writable to you.",
-    "SQLITE_PERM": "cannot be written. Make the file and its folder writable to you.",
-    "SQLITE_CANTOPEN": "cannot be opened. Make the file and its folder writable to you.",
-    "SQLITE_FULL": "cannot grow: the disk is full. Free some space, or name a folder elsewhere.",
-    "SQLITE_IOERR": "cannot be read or written: the disk failed or a quota is used up. Free some"
-    " space, or name a folder elsewhere.",
-}
-
-
-def _create_file(path: Path) -> None:
-    """Keys and usage are their owner's alone; SQLite gives its -wal and -shm the file's mode."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not path.exists():
-            path.touch(mode=0o600)
-    except OSError as error:
-        raise StoreError(
-            f"{path}: cannot be created: {error.strerror}. Name a folder that you may write to."
-        ) from error
-
-
-def _engine(path: Path, busy_timeout_s: float) -> Engine:
-    engine = sqlalchemy.create_engine(
-        sqlalchemy.URL.create("sqlite+pysqlite", database=str(path)),
-        connect_args={"timeout": busy_timeout_s},
-    )
-    event.listen(engine, "connect", _on_connect)
-    event.listen(engine, "begin", _on_begin)
-    return engine
-
-
-def _on_connect(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
-    connection.isolation_level = None  # _on_begin says BEGIN; the driver's own covers no DDL
-    connection.execute("PRAGMA foreign_keys = ON")
-    # FULL, not NORMAL: usage is billing data, and NORMAL may lose commits when power fails. One
-    # fsync a batch is paid by the writer's thread, never by a request: 0.16 ms against 0.02 ms a
-    # commit, measured on a cloud disk; a 10 ms disk still takes 100 batches of 500 a second.
-    connection.execute("PRAGMA synchronous = FULL")
-
-
-def _on_begin(connection: Connection) -> None:
-    is_writing = connection.get_execution_options().get("argosy_writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
-
-
-def _switch_to_wal(engine: Engine, busy_timeout_s: float) -> None:
-    """Readers and the writer do not stop each other; the file remembers the mode.
-
-    SQLite does not wait for the lock that the change takes, so a process that opens a fresh file
-    beside this one is waited for here.
-    """
-    pause_s = 0.02
-    connection = engine.raw_connection()
-    try:
-        for tries_left in reversed(range(max(1, round(busy_timeout_s / pause_s)))):
-            try:
-                connection.cursor().execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError as error:
-                if tries_left == 0 or error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
-                    raise
-                time.sleep(pause_s)
-            else:
-                return
-    finally:
-        connection.close()
-
-
-def _checked_version(engine: Engine, path: Path) -> int:
+def _bring_up_to_date(engine: Engine, busy_timeout_s: float) -> None:
     with engine.connect() as connection:
-        return _version(connection, path)
+        version = _version(connection)
+    if engine.dialect.name == "sqlite":
+        sqlite.switch_to_wal(engine, busy_timeout_s)
+    if version < len(MIGRATIONS):
+        _migrate(engine)
 
 
-def _version(connection: Connection, path: Path) -> int:
-    """The schema version of the file, 0 when fresh; StoreError when it is not for this code."""
+def _version(connection: Connection) -> int:
+    """The schema version of the store, 0 when fresh; StoreError when it is not for this code."""
+    place = place_of(connection.engine)
     tables = sqlalchemy.inspect(connection).get_table_names()
     if not tables:
         return 0
     if version_table.name not in tables:
         raise StoreError(
-            f"{path}: is a database, but not Argosy's: it holds {', '.join(sorted(tables)[:5])}."
-            " Name another folder."
+            f"{place}: is a database, but not Argosy's: it holds {', '.join(sorted(tables)[:5])}."
+            f" Name another {_kind(connection)}."
         )
     version = connection.execute(sqlalchemy.select(version_table.c.version)).scalar_one()
     if version > len(MIGRATIONS):
         raise StoreError(
-            f"{path}: has schema version {version}; this Argosy reads up to {len(MIGRATIONS)}."
-            " Use the Argosy that wrote it or a newer one, or name another folder."
+            f"{place}: has schema version {version}; this Argosy reads up to {len(MIGRATIONS)}."
+            " Use the Argosy that wrote it or a newer one, or name another"
+            f" {_kind(connection)}."
         )
     return version
 
 
-def _migrate(engine: Engine, path: Path) -> None:
+def _kind(connection: Connection) -> str:
+    return "folder" if connection.dialect.name == "sqlite" else "database"
+
+
+def _migrate(engine: Engine) -> None:
     """Run what is missing in one transaction; a process that came second finds nothing to do."""
     with writing(engine) as connection:
-        for migration in MIGRATIONS[_version(connection, path) :]:
+        if connection.dialect.name == "postgresql":
+            postgresql.lock_migrations(connection)
+        for migration in MIGRATIONS[_version(connection) :]:
             migration(connection)
         connection.execute(sqlalchemy.update(version_table).values(version=len(MIGRATIONS)))
-
-
-def _create_keys_and_usage(connection: Connection) -> None:
-    for statement in (
-        "CREATE TABLE schema_version (version BIGINT NOT NULL)",
-        "INSERT INTO schema_version (version) VALUES (0)",
-        "CREATE TABLE revisions (name VARCHAR NOT NULL PRIMARY KEY, revision BIGINT NOT NULL)",
-        "INSERT INTO revisions (name, revision) VALUES ('keys', 0)",
-        "CREATE TABLE keys (id VARCHAR NOT NULL PRIMARY KEY, sha256 VARCHAR NOT NULL UNIQUE,"
-        " tenant VARCHAR NOT NULL, tier VARCHAR NOT NULL, name VARCHAR NOT NULL,"
-        " created_at_s DOUBLE PRECISION NOT NULL, revoked_at_s DOUBLE PRECISION)",
-        "CREATE TABLE usage (request VARCHAR NOT NULL PRIMARY KEY,"
-        " at_s DOUBLE PRECISION NOT NULL, tenant VARCHAR, key VARCHAR, tier VARCHAR,"
-        " surface VARCHAR NOT NULL, model VARCHAR, replica VARCHAR, outcome VARCHAR NOT NULL,"
-        " status BIGINT NOT NULL, reason VARCHAR NOT NULL, attempts BIGINT NOT NULL,"
-        " tokens_in BIGINT NOT NULL, tokens_cached BIGINT NOT NULL, tokens_out BIGINT NOT NULL,"
-        " ttft_s DOUBLE PRECISION, duration_s DOUBLE PRECISION NOT NULL)",
-        "CREATE INDEX ix_usage_at_s ON usage (at_s)",
-        "CREATE INDEX ix_usage_tenant_at_s ON usage (tenant, at_s)",
-    ):
-        connection.execute(text(statement))
-
-
-def _create_batches(connection: Connection) -> None:
-    for statement in (
-        "CREATE TABLE files (id VARCHAR NOT NULL PRIMARY KEY, tenant VARCHAR, key VARCHAR,"
-        " purpose VARCHAR NOT NULL, filename VARCHAR NOT NULL, bytes BIGINT NOT NULL,"
-        " created_at_s DOUBLE PRECISION NOT NULL, batch VARCHAR, part VARCHAR)",
-        "CREATE INDEX ix_files_tenant_id ON files (tenant, id)",
-        "CREATE TABLE file_chunks (file VARCHAR NOT NULL, position BIGINT NOT NULL,"
-        " content BLOB NOT NULL, PRIMARY KEY (file, position))",
-        "CREATE TABLE batches (id VARCHAR NOT NULL PRIMARY KEY, tenant VARCHAR, key VARCHAR,"
-        " tier VARCHAR NOT NULL, api VARCHAR NOT NULL, endpoint VARCHAR NOT NULL,"
-        " state VARCHAR NOT NULL, model VARCHAR, input_file VARCHAR, output_file VARCHAR,"
-        " error_file VARCHAR, metadata VARCHAR, faults VARCHAR NOT NULL,"
-        " created_at_s DOUBLE PRECISION NOT NULL, expires_at_s DOUBLE PRECISION NOT NULL,"
-        " started_at_s DOUBLE PRECISION, cancelling_at_s DOUBLE PRECISION,"
-        " ended_at_s DOUBLE PRECISION, items BIGINT NOT NULL, succeeded BIGINT NOT NULL,"
-        " errored BIGINT NOT NULL, canceled BIGINT NOT NULL, expired BIGINT NOT NULL)",
-        "CREATE INDEX ix_batches_state ON batches (state)",
-        "CREATE INDEX ix_batches_tenant_id ON batches (tenant, id)",
-        "CREATE TABLE batch_items (batch VARCHAR NOT NULL, position BIGINT NOT NULL,"
-        " custom_id VARCHAR NOT NULL, state VARCHAR NOT NULL, attempts BIGINT NOT NULL,"
-        " outcome VARCHAR, status BIGINT, request VARCHAR, body BLOB, line BLOB,"
-        " PRIMARY KEY (batch, position))",
-    ):
-        connection.execute(text(statement))
-
-
-# The n-th brings a store from version n - 1 to n. One that was released never changes, so it
-# spells its SQL out instead of reading the tables above; a test holds the two together.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
-    _create_keys_and_usage,
-    _create_batches,
-)
