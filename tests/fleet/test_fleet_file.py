@@ -76,7 +76,7 @@ def test_an_error_prints_file_line_path_what_was_asked_and_what_would_work():
         load.parse(altered("kind: local", "kind: locl"), source="fleet.yaml")
     assert str(refused.value) == (
         'fleet.yaml:4  pools[0].launcher.kind = "locl" is not a launcher. '
-        'Did you mean "local"? Launchers: local, endpoint, planned'
+        'Did you mean "local"? Launchers: local, endpoint, planned, ray, kubernetes'
     )
 
 

@@ -9,7 +9,13 @@ from typing import Annotated
 import typer
 
 from argosy.cli.files import read_fleet
-from argosy.fleet.config import EndpointLauncher, Fleet, PlannedLauncher
+from argosy.fleet.config import Fleet, Pool
+from argosy.fleet.launchers import (
+    EndpointLauncher,
+    KubernetesLauncher,
+    PlannedLauncher,
+    RayLauncher,
+)
 
 
 def check(
@@ -44,11 +50,22 @@ def _pools(fleet: Fleet) -> list[tuple[str, ...]]:
             case EndpointLauncher(url=url):
                 rows.append((pool.name, "endpoint", url))
             case PlannedLauncher():
-                chips = pool.nodes.max * pool.nodes.chips_per_node
-                rows.append((pool.name, "planned", f"{chips} x {pool.chip}, {pool.region}"))
+                rows.append((pool.name, "planned", _chips(pool)))
+            case RayLauncher(address=address):
+                rows.append((pool.name, "ray", f"{_chips(pool)}, {address}"))
+            case KubernetesLauncher(context=context, namespace=namespace):
+                where = f"{_chips(pool)}, {context or 'the current context'}, {namespace}"
+                rows.append((pool.name, "kubernetes", where))
             case _:
                 rows.append((pool.name, "local", "-"))
     return rows
+
+
+def _chips(pool: Pool) -> str:
+    """What it holds at most, and where."""
+    if pool.chip is None:
+        return f"{pool.nodes.max} nodes, {pool.region}"
+    return f"{pool.nodes.max * pool.nodes.chips_per_node} x {pool.chip}, {pool.region}"
 
 
 def _models(fleet: Fleet) -> list[tuple[str, ...]]:

@@ -1,10 +1,19 @@
 """Which adapter speaks for which engine of a fleet file."""
 
+from argosy.engines.batching import Batching
 from argosy.engines.endpoint import Endpoint
 from argosy.engines.llama_cpp import LlamaCpp
 from argosy.engines.port import Engine
 from argosy.engines.simulated import Simulated
-from argosy.fleet.config import EndpointEngine, EngineConfig, LlamaCppEngine, SimulatedEngine
+from argosy.fleet.config import (
+    EndpointEngine,
+    EngineConfig,
+    LlamaCppEngine,
+    SglangEngine,
+    SimulatedEngine,
+    TrtllmEngine,
+    VllmEngine,
+)
 
 
 def adapter(config: EngineConfig) -> Engine:
@@ -16,6 +25,5 @@ def adapter(config: EngineConfig) -> Engine:
             return Endpoint()
         case SimulatedEngine():
             return Simulated()
-        case _:
-            kind = config.__struct_config__.tag
-            raise ValueError(f"{kind} replicas are on paper: nothing here speaks to them")
+        case VllmEngine() | SglangEngine() | TrtllmEngine():
+            return Batching(str(config.__struct_config__.tag))

@@ -21,6 +21,7 @@ from argosy.fleet.fields import (
     Share,
     Tier,
 )
+from argosy.fleet.launchers import Launcher
 from argosy.fleet.layout import Layout
 
 
@@ -160,33 +161,6 @@ class Gateway(Config, frozen=True, kw_only=True):
     ] = 1
 
 
-class LocalLauncher(Config, frozen=True, kw_only=True, tag_field="kind", tag="local"):
-    """Replicas are processes of this machine."""
-
-
-class EndpointLauncher(Config, frozen=True, kw_only=True, tag_field="kind", tag="endpoint"):
-    """Nothing is started: the pool is a URL that speaks the OpenAI API, a vLLM server say."""
-
-    url: Annotated[
-        str,
-        Meta(
-            pattern=r"^https?://[^/\s]+(/[^\s]*)?(?!\n)$",
-            description="Where the API is, e.g. http://127.0.0.1:8001/v1",
-        ),
-    ]
-    key_env: Annotated[
-        str | None,
-        Meta(description="The environment variable that holds the endpoint's key, never the key."),
-    ] = None
-
-
-class PlannedLauncher(Config, frozen=True, kw_only=True, tag_field="kind", tag="planned"):
-    """Nothing is started: the pool is known to `argosy simulate` alone, on paper."""
-
-
-Launcher = LocalLauncher | EndpointLauncher | PlannedLauncher
-
-
 class Pool(Config, frozen=True, kw_only=True):
     """Identical nodes, and how replicas are started on them."""
 
@@ -303,8 +277,12 @@ class BatchingEngine(Config, frozen=True, kw_only=True):
         PositiveInt, Meta(description="Requests that one replica decodes together.")
     ] = 256
     prefill_tokens_max: Annotated[
-        PositiveInt, Meta(description="Tokens that one step computes at most.")
-    ] = 8192
+        PositiveInt | None,
+        Meta(
+            description="Tokens that one step computes at most; unset: argosy plan chooses, and "
+            "it is 8192 elsewhere."
+        ),
+    ] = None
     memory_share: Annotated[
         Share, Meta(description="Of the chips' memory that weights and KV cache may take.")
     ] = 0.9
@@ -400,8 +378,8 @@ class Deployment(Config, frozen=True, kw_only=True):
     autoscale: Annotated[
         Autoscale,
         Meta(
-            description="Replicas follow the demand between these bounds, on planned pools: argosy "
-            "simulate honours it; unset: replicas stay as many."
+            description="Replicas follow the demand between these bounds, live and, on planned "
+            "pools, in argosy simulate; not of an endpoint. Unset: replicas stay as many."
         ),
     ] = Autoscale()
 

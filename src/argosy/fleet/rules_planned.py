@@ -11,10 +11,12 @@ from typing import TypeAlias
 
 from argosy.fleet.architectures import architectures
 from argosy.fleet.catalogue import chips
-from argosy.fleet.config import Deployment, Fleet, PlannedLauncher, Pool
+from argosy.fleet.config import Deployment, Fleet, Pool
 from argosy.fleet.demand import HOURS, Autoscale
 from argosy.fleet.document import Path, did_you_mean
+from argosy.fleet.launchers import EndpointLauncher, PlannedLauncher
 from argosy.fleet.layout import Layout
+from argosy.fleet.rules_launched import is_launched
 
 _P95_OVER_MEAN_MAX = 3.86  # exp(z^2 / 2), z = 1.645
 
@@ -24,6 +26,12 @@ _Finding: TypeAlias = tuple[Path, str]
 def is_planned(pool: Pool) -> bool:
     """Whether the pool is on paper: nothing is started on it."""
     return isinstance(pool.launcher, PlannedLauncher)
+
+
+def _is_endpoint(fleet: Fleet, name: str) -> bool:
+    """A pool of that name, which another rule may find missing, that is a URL."""
+    launchers = [pool.launcher for pool in fleet.pools if pool.name == name]
+    return any(isinstance(one, EndpointLauncher) for one in launchers)
 
 
 def _near(asked: str, names: list[str]) -> str:
@@ -76,17 +84,27 @@ def _planned(fleet: Fleet) -> list[Deployment]:
     return [deployment for deployment in fleet.deployments if deployment.pool in pools]
 
 
+def _on_chips(fleet: Fleet) -> list[Deployment]:
+    """Deployments whose replicas take chips that the pool's nodes must have."""
+    pools = {pool.name for pool in fleet.pools if is_planned(pool) or is_launched(pool)}
+    return [deployment for deployment in fleet.deployments if deployment.pool in pools]
+
+
 def _unused_layouts(fleet: Fleet) -> Iterator[_Finding]:
-    planned = {deployment.name for deployment in _planned(fleet)}
+    chosen = {deployment.name for deployment in _on_chips(fleet)}
     for index, deployment in enumerate(fleet.deployments):
-        if deployment.name not in planned and deployment.layout != Layout():
-            told = "has no effect: only replicas on planned pools are given a layout. Remove it."
+        if deployment.name not in chosen and deployment.layout != Layout():
+            told = "has no effect: only replicas on planned, ray and kubernetes pools are given a"
+            told = f"{told} layout. Remove it."
             yield ("deployments", index, "layout"), told
 
 
 def _full_pools(fleet: Fleet) -> Iterator[_Finding]:
     wanted: Counter[str] = Counter()
-    for deployment in _planned(fleet):
+    pools = {pool.name: pool for pool in fleet.pools}
+    for deployment in _on_chips(fleet):
+        if pools[deployment.pool].chip is None:  # its replicas run on processors
+            continue
         replicas = deployment.autoscale.max or deployment.replicas
         wanted[deployment.pool] += replicas * deployment.layout.chips
     for index, pool in enumerate(fleet.pools):
@@ -98,14 +116,13 @@ def _full_pools(fleet: Fleet) -> Iterator[_Finding]:
 
 
 def _odd_autoscale(fleet: Fleet) -> Iterator[_Finding]:
-    planned = {deployment.name for deployment in _planned(fleet)}
     for index, deployment in enumerate(fleet.deployments):
         bounds, at = deployment.autoscale, ("deployments", index, "autoscale")
         if bounds == Autoscale():
             continue
-        if deployment.name not in planned:
-            told = "has no effect: replicas follow demand in argosy simulate alone, on planned"
-            yield at, f"{told} pools. Remove it."
+        if _is_endpoint(fleet, deployment.pool):
+            told = "has no effect: what answers at an endpoint is not ours to start."
+            yield at, f"{told} Remove it."
         if bounds.max is None:
             yield at, "lacks a max, so that it has no effect. Write max: the most replicas."
         elif bounds.min > bounds.max:
