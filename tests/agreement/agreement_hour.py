@@ -14,7 +14,6 @@ import msgspec
 
 from argosy.fleet.config import (
     Deployment,
-    EndpointLauncher,
     Fleet,
     Gateway,
     Model,
@@ -23,6 +22,7 @@ from argosy.fleet.config import (
     SimulatedEngine,
     Tenant,
 )
+from argosy.fleet.launchers import EndpointLauncher
 
 TRACE = Path(__file__).parents[2] / "traces" / "azure_llm_2023_conv.csv.gz"
 SWEEP_S = 0.25

@@ -13,15 +13,8 @@ from argosy.cli.gateway_child import GatewayStartError
 from argosy.cli.gateways import GENERATIONS, Gateways, GatewayTerms
 from argosy.cli.listeners import Listeners
 from argosy.cli.state import STORE_FILE
-from argosy.fleet.config import (
-    Deployment,
-    EndpointEngine,
-    EndpointLauncher,
-    Fleet,
-    Gateway,
-    Model,
-    Pool,
-)
+from argosy.fleet.config import Deployment, EndpointEngine, Fleet, Gateway, Model, Pool
+from argosy.fleet.launchers import EndpointLauncher
 from argosy.fleet.messages import Key
 from argosy.store.schema import open_store
 

@@ -15,18 +15,11 @@ import uvloop
 from raw_client import Client
 from upstream import Behaviour, Upstream, answers
 
-from argosy.fleet.config import (
-    Deployment,
-    EndpointEngine,
-    EndpointLauncher,
-    Fleet,
-    Model,
-    Pool,
-    Tenant,
-)
+from argosy.fleet.config import Deployment, EndpointEngine, Fleet, Model, Pool, Tenant
 from argosy.fleet.config import (
     Gateway as Settings,
 )
+from argosy.fleet.launchers import EndpointLauncher
 from argosy.fleet.messages import Key, Replica, ReplicaState, ReplicaTable, Usage
 from argosy.gateway.batches.api import BatchApi
 from argosy.gateway.ledger import Ledger

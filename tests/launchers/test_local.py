@@ -14,8 +14,8 @@ import pytest
 import uvloop
 
 from argosy.fleet.messages import Command
-from argosy.launchers.local import LocalProcesses, reap_stale
-from argosy.launchers.port import ReplicaEndedError
+from argosy.launchers.local import ReplicaEndedError, reap_stale, start_process
+from argosy.launchers.port import LaunchError
 
 URL = "http://127.0.0.1:1"
 LISTENS = f"""
@@ -48,7 +48,7 @@ def records(state: Path) -> list[str]:
 
 def test_a_replica_is_started_and_stopped(tmp_path: Path, run: Run) -> None:
     async def test() -> None:
-        replica = await LocalProcesses(tmp_path).start("r-1", python(LISTENS, UNTIL_STDIN_ENDS))
+        replica = await start_process(tmp_path, "r-1", python(LISTENS, UNTIL_STDIN_ENDS))
         assert await replica.listening() == URL
         assert await replica.listening() == URL
         assert replica.pid is not None
@@ -66,9 +66,7 @@ def test_a_replica_is_started_and_stopped(tmp_path: Path, run: Run) -> None:
 
 def test_a_replica_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path, run: Run) -> None:
     async def test() -> None:
-        replica = await LocalProcesses(tmp_path).start(
-            "r", python(IGNORES_SIGTERM, LISTENS, FOREVER)
-        )
+        replica = await start_process(tmp_path, "r", python(IGNORES_SIGTERM, LISTENS, FOREVER))
         await replica.listening()
         await replica.stop(grace_s=0.1)
         assert await replica.ended() == "killed by SIGKILL"
@@ -78,7 +76,7 @@ def test_a_replica_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path
 
 def test_a_stopped_replica_is_killed_after_the_grace(tmp_path: Path, run: Run) -> None:
     async def test() -> None:
-        replica = await LocalProcesses(tmp_path).start("r", python(LISTENS, UNTIL_STDIN_ENDS))
+        replica = await start_process(tmp_path, "r", python(LISTENS, UNTIL_STDIN_ENDS))
         await replica.listening()
         process = psutil.Process(replica.pid)
         process.suspend()
@@ -92,7 +90,7 @@ def test_a_stopped_replica_is_killed_after_the_grace(tmp_path: Path, run: Run) -
 
 def test_how_a_replica_ended_is_told_to_all_who_wait(tmp_path: Path, run: Run) -> None:
     async def test() -> None:
-        replica = await LocalProcesses(tmp_path).start("r", python(LISTENS, UNTIL_STDIN_ENDS))
+        replica = await start_process(tmp_path, "r", python(LISTENS, UNTIL_STDIN_ENDS))
         waiting = [asyncio.create_task(replica.ended()) for _ in range(3)]
         await replica.listening()
         assert replica.pid is not None
@@ -107,20 +105,19 @@ def test_a_replica_that_ends_first_says_its_status_and_its_last_words(
     tmp_path: Path, run: Run
 ) -> None:
     async def test() -> None:
-        launcher = LocalProcesses(tmp_path)
         for _ in range(2):  # the words of the first are not the second's
-            replica = await launcher.start(
-                "r", python("import os, sys", "sys.exit(os.environ['W'])")
+            replica = await start_process(
+                tmp_path, "r", python("import os, sys", "sys.exit(os.environ['W'])")
             )
             with pytest.raises(
                 ReplicaEndedError, match="r exited with status 1 before it listened"
             ):
                 await replica.listening()
-        replica = await launcher.start("r", python("import sys; sys.exit(3)"))
+        replica = await start_process(tmp_path, "r", python("import sys; sys.exit(3)"))
         with pytest.raises(ReplicaEndedError, match=r"r exited with status 3 .* saying nothing"):
             await replica.listening()
         words = python("import os, sys", "sys.exit(os.environ['W'])", W="no model, no ship")
-        replica = await launcher.start("r", words)
+        replica = await start_process(tmp_path, "r", words)
         with pytest.raises(ReplicaEndedError, match="no model, no ship") as caught:
             await replica.listening()
         assert "KeyError" not in str(caught.value)
@@ -142,7 +139,7 @@ def test_a_replica_that_does_not_say_its_url_is_killed(
 ) -> None:
     async def test() -> None:
         program = python("import os", IGNORES_SIGTERM, says, FOREVER)
-        replica = await LocalProcesses(tmp_path).start("r", program)
+        replica = await start_process(tmp_path, "r", program)
         with pytest.raises(ReplicaEndedError, match=words):
             await replica.listening()
         assert await replica.ended() == "killed by SIGKILL"
@@ -153,17 +150,18 @@ def test_a_replica_that_does_not_say_its_url_is_killed(
 
 def test_a_program_that_cannot_be_run_is_told(tmp_path: Path, run: Run) -> None:
     async def test() -> None:
-        with pytest.raises(ReplicaEndedError, match="/not/there cannot be run"):
-            await LocalProcesses(tmp_path).start("r", Command(argv=("/not/there",), env={}))
+        with pytest.raises(LaunchError, match="/not/there cannot be run"):
+            await start_process(tmp_path, "r", Command(argv=("/not/there",), env={}))
 
     run(test())
 
 
 def test_names_with_a_slash_stay_in_the_state_folder(tmp_path: Path, run: Run) -> None:
     async def test() -> None:
-        launcher = LocalProcesses(tmp_path)
         names = ["org/model-1", "org%2Fmodel-1", "../model"]
-        replicas = [await launcher.start(name, python(LISTENS, UNTIL_STDIN_ENDS)) for name in names]
+        replicas = [
+            await start_process(tmp_path, name, python(LISTENS, UNTIL_STDIN_ENDS)) for name in names
+        ]
         assert len(records(tmp_path)) == 3
         for replica in replicas:
             await replica.listening()
@@ -177,7 +175,7 @@ def test_a_long_log_is_put_aside_at_the_next_start(tmp_path: Path, run: Run) -> 
         log = tmp_path / "logs" / "r.log"
         log.parent.mkdir()
         log.write_bytes(b"x" * (5 * 2**20 + 1))
-        replica = await LocalProcesses(tmp_path).start("r", python(LISTENS))
+        replica = await start_process(tmp_path, "r", python(LISTENS))
         await replica.ended()
         assert log.read_text() == "listening\n"
         assert (tmp_path / "logs" / "r.log.1").stat().st_size > 5 * 2**20
@@ -188,10 +186,10 @@ def test_a_long_log_is_put_aside_at_the_next_start(tmp_path: Path, run: Run) -> 
 CRASHES = """
 import asyncio, pathlib, sys
 from argosy.fleet.messages import Command
-from argosy.launchers.local import LocalProcesses
+from argosy.launchers.local import start_process
 async def main():
-    replica = await LocalProcesses(pathlib.Path(sys.argv[1])).start(
-        "r-1", Command(argv=("sleep", "60"), env={}))
+    replica = await start_process(
+        pathlib.Path(sys.argv[1]), "r-1", Command(argv=("sleep", "60"), env={}))
     print(replica.pid, flush=True)
     await replica.ended()
 asyncio.run(main())

@@ -97,13 +97,16 @@ def _measure_local(file: Path | None) -> None:
     from argosy.cli.files import read_fleet
     from argosy.cli.measuring_local import MeasuringError, calibrate_local
     from argosy.cli.state import default_state_dir
-    from argosy.launchers.port import ReplicaEndedError
+    from argosy.launchers.local import ReplicaEndedError
+    from argosy.launchers.port import LaunchError
     from argosy.perf.local import FILE, UnreadableLocalCalibrationError
 
     fleet, state = read_fleet(file), default_state_dir()
     try:
         made = calibrate_local(fleet, weights=local_weights(fleet), state=state, say=_progress())
-    except (MeasuringError, ReplicaEndedError, UnreadableLocalCalibrationError) as error:
+    except (
+        MeasuringError, LaunchError, ReplicaEndedError, UnreadableLocalCalibrationError
+    ) as error:  # fmt: skip
         refuse(str(error))
     for one in made:
         step = one.step_time

@@ -7,7 +7,8 @@ import typer
 from msgspec.structs import replace
 
 from argosy.fleet import load
-from argosy.fleet.config import Fleet, PlannedLauncher
+from argosy.fleet.config import BatchingEngine, Fleet
+from argosy.fleet.launchers import PlannedLauncher, RayLauncher
 
 FleetFile = Annotated[
     Path | None,
@@ -51,8 +52,18 @@ def check_startable(fleet: Fleet) -> None:
         raise UnreadableFleetError(
             f"fleet {fleet.fleet} cannot be started: nothing is started on planned pools "
             f"({', '.join(planned)}). Try it on paper: argosy simulate. To run it, give these "
-            "pools launcher: {kind: local} or {kind: endpoint, url: ...}"
+            "pools launcher: {kind: local}, {kind: endpoint, url: ...}, ray or kubernetes; or try "
+            "it with simulated replicas: argosy up --pretend"
         )
+    for one in fleet.deployments:
+        if isinstance(fleet.pool(one.pool).launcher, RayLauncher) and isinstance(
+            one.engine, BatchingEngine
+        ):
+            kind = one.engine.__struct_config__.tag
+            raise UnreadableFleetError(
+                f"fleet {fleet.fleet} cannot be started: nothing here starts {kind} on a Ray pool "
+                f"({one.name}). Run it on a kubernetes pool, or by hand as an endpoint pool"
+            )
 
 
 def at_port(fleet: Fleet, port: int | None) -> Fleet:

@@ -2,15 +2,19 @@
 
 import typer
 
+from argosy.cli.apply import apply, diff
 from argosy.cli.calibrate import calibrate
 from argosy.cli.catalogue import catalogue
 from argosy.cli.chat import chat
 from argosy.cli.check import check
+from argosy.cli.drain import drain
+from argosy.cli.events import events
 from argosy.cli.explain import explain
 from argosy.cli.fetch import fetch
 from argosy.cli.keys import keys
 from argosy.cli.plan import plan
-from argosy.cli.reload import reload
+from argosy.cli.render import render
+from argosy.cli.scale import scale
 from argosy.cli.schema import schema
 from argosy.cli.simulate import simulate
 from argosy.cli.status import status
@@ -28,11 +32,16 @@ app = typer.Typer(
     "  argosy status --watch",
 )
 app.command()(up)
-app.command()(reload)
+app.command()(diff)
+app.command()(apply)
+app.command()(scale)
+app.command()(drain)
+app.command()(events)
 app.command()(status)
 app.command()(chat)
 app.command()(check)
 app.command()(schema)
+app.command()(render)
 app.command()(simulate)
 app.add_typer(plan)
 app.command()(usage)

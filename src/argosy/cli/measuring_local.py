@@ -20,9 +20,10 @@ import msgspec
 
 from argosy.cli.asking_local import Asks, MeasuringError, Timed, cpu_s_of, now_s
 from argosy.cli.wanted import threads_each
-from argosy.control.plan import plan_replicas
-from argosy.fleet.config import Deployment, Fleet, LlamaCppEngine, LocalLauncher
-from argosy.launchers.local import LocalProcess, LocalProcesses
+from argosy.control.plan import plan_deployments
+from argosy.fleet.config import Deployment, Fleet, LlamaCppEngine
+from argosy.fleet.launchers import LocalLauncher
+from argosy.launchers.local import LocalProcess, start_process
 from argosy.perf.local import (
     FILE,
     PREFILL_TOKENS_MAX,
@@ -56,7 +57,7 @@ def calibrate_local(
 ) -> tuple[LocalCalibration, ...]:
     """Measure every llama.cpp deployment of this machine, and keep that in the state folder.
 
-    Raises MeasuringError, ReplicaEndedError, UnreadableLocalCalibrationError.
+    Raises MeasuringError, LaunchError, ReplicaEndedError, UnreadableLocalCalibrationError.
     """
     kept = load_local(state / FILE)
     ours = [
@@ -86,7 +87,7 @@ async def measure(
 ) -> LocalCalibration:
     """Start its replicas, time them, end them. One to three minutes.
 
-    `state` is a folder for logs. Raises MeasuringError, ReplicaEndedError.
+    `state` is a folder for logs. Raises MeasuringError, LaunchError, ReplicaEndedError.
     """
     engine = deployment.engine
     if not isinstance(engine, LlamaCppEngine):
@@ -130,12 +131,16 @@ async def _replicas(
     fleet: Fleet, deployment: Deployment, *, weights: Path | None, state: Path
 ) -> AsyncIterator[dict[str, int | None]]:
     """The deployment's replicas, all listening: their pids by URL. Ended afterwards."""
-    plans = plan_replicas(fleet, weights={deployment.model: weights}, threads=threads_each(fleet))
-    launcher = LocalProcesses(state)
+    plans = plan_deployments(
+        fleet, weights={deployment.model: weights}, threads=threads_each(fleet)
+    )
+    plan = next(one for one in plans if one.name == deployment.name)
+    assert plan.spec.command is not None, "a local deployment starts something"
     started: list[LocalProcess] = []
     try:
-        for plan in (one for one in plans if one.replica.deployment == deployment.name):
-            process = await launcher.start(f"calibrate-{plan.name}", plan.command)
+        for number in range(1, plan.replicas + 1):
+            name = f"calibrate-{plan.names}-{number}"
+            process = await start_process(state, name, plan.spec.command)
             started.append(process)  # one by one: what has started is ended, whatever comes
         async with asyncio.timeout(_START_S):
             pids = {await process.listening(): process.pid for process in started}

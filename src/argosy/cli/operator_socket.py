@@ -14,31 +14,54 @@ from pathlib import Path
 import msgspec
 
 SOCKET_FILE = "control.sock"
-_LINE_BYTES_MAX = 65536
+_LINE_BYTES_MAX = 2**20
 
 
-class ReloadRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Read the fleet file again; `file`: an absolute path, None: the same one as before."""
+class OperatorRequest(msgspec.Struct, frozen=True, tag=True):
+    """The base of what an operator may ask."""
+
+
+class Apply(OperatorRequest, frozen=True, kw_only=True, tag=True):
+    """Take up a fleet file; `file`: an absolute path, None: the same one as before."""
 
     file: str | None = None
+    is_dry: bool = False  # only say what would change
 
 
-class ReloadReply(msgspec.Struct, frozen=True, kw_only=True):
+class Hold(OperatorRequest, frozen=True, kw_only=True, tag=True):
+    """So many replicas of a deployment; None: as its file and the autoscaling say again."""
+
+    deployment: str
+    replicas: int | None
+
+
+class Drain(OperatorRequest, frozen=True, kw_only=True, tag=True):
+    """Empty a pool, a node or a replica, and keep it empty; `undo`: use it again."""
+
+    name: str
+    undo: bool = False
+    is_forced: bool = False  # though a model has nowhere else to go
+
+
+Asked = Apply | Hold | Drain
+
+
+class OperatorReply(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it; not done: nothing has changed, and `said` tells why."""
 
     done: bool
     said: str
 
 
-Reload = Callable[[ReloadRequest], Awaitable[ReloadReply]]
+Handle = Callable[[Asked], Awaitable[OperatorReply]]
 
 
 class OperatorSocket:
     """Listens from `start` until `stop`."""
 
-    def __init__(self, state: Path, reload: Reload) -> None:
+    def __init__(self, state: Path, handle: Handle) -> None:
         self._state = state
-        self._reload = reload
+        self._handle = handle
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -61,14 +84,14 @@ class OperatorSocket:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, ValueError):  # a caller that left, or says nonsense
-            request = msgspec.json.decode(await reader.readline(), type=ReloadRequest)
-            reply = await self._reload(request)
+            request = msgspec.json.decode(await reader.readline(), type=Asked)
+            reply = await self._handle(request)
             writer.write(msgspec.json.encode(reply) + b"\n")
             await writer.drain()
         writer.close()
 
 
-def ask_reload(state: Path, request: ReloadRequest, *, timeout_s: float) -> ReloadReply:
+def ask_operator(state: Path, request: Asked, *, timeout_s: float) -> OperatorReply:
     """Tell the run on that folder, and wait for what comes of it. Raises OSError, DecodeError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
         asking.settimeout(timeout_s)
@@ -76,7 +99,7 @@ def ask_reload(state: Path, request: ReloadRequest, *, timeout_s: float) -> Relo
             asking.connect(f"{folder}/{SOCKET_FILE}")
         asking.sendall(msgspec.json.encode(request) + b"\n")
         with asking.makefile("rb") as answer:
-            return msgspec.json.decode(answer.readline(), type=ReloadReply)
+            return msgspec.json.decode(answer.readline(), type=OperatorReply)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from typing import Annotated, NoReturn
 import msgspec
 import typer
 
+from argosy.cli.operator_socket import Asked, ask_operator
 from argosy.fleet.messages import RunFile
 
 # psutil adds the time since boot to a boot time that moves when the clock is set.
@@ -48,6 +49,18 @@ def _check_alive(run: RunFile, state: Path) -> None:
         f"no fleet runs on {state}: its last one (pid {run.pid}) was killed. "
         "Start one: argosy up, or name its folder: --state DIR"
     )
+
+
+def ask(state: Path, request: Asked, *, timeout_s: float) -> str:
+    """What the run on that folder says to it. Exits with 1 where it does not, or refuses."""
+    run = running_fleet(state, None)
+    try:
+        reply = ask_operator(state, request, timeout_s=timeout_s)
+    except (OSError, msgspec.DecodeError) as error:
+        refuse(f"the fleet on {state} (pid {run.pid}) does not answer: {error}")
+    if not reply.done:
+        refuse(f"nothing has changed: {reply.said}")
+    return reply.said
 
 
 def refuse(message: str) -> NoReturn:

@@ -11,6 +11,7 @@ import random
 import secrets
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -34,12 +35,12 @@ from argosy.fleet.messages import ReplicaTable, RunFile
 if TYPE_CHECKING:
     from sqlalchemy import Engine as StoreEngine
 
+    from argosy.cli.applying import Applier
+    from argosy.cli.control_plane import ControlPlane
     from argosy.cli.gateways import Gateways
     from argosy.cli.listeners import Listeners
-    from argosy.cli.reloading import Reloader
-    from argosy.control.supervisor import Supervisor
+    from argosy.control.controller import Controller
     from argosy.fleet.messages import Key
-    from argosy.launchers.local import LocalProcesses
 
 _REPLICA_GRACE_S = 3.0
 
@@ -122,8 +123,8 @@ class _Run:
         self._operator_token = secrets.token_urlsafe(32)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._reloader: Reloader | None = None
-        self._reloading: set[asyncio.Task[None]] = set()
+        self._applier: Applier | None = None
+        self._changing: set[asyncio.Task[None]] = set()
         self._had_terminal = os.isatty(2)
 
     async def main(self, listeners: "Listeners") -> None:
@@ -152,25 +153,32 @@ class _Run:
             self._run_file.unlink(missing_ok=True)
 
     async def _serve(self, gateways: "Gateways", url: str, key: "Key", secret: str) -> None:
-        from argosy.cli.reloading import Reloader
-        from argosy.launchers.local import LocalProcesses
+        from argosy.cli.control_plane import ControlPlane
 
-        local = LocalProcesses(self._state)
-        supervisor = self._build_supervisor(gateways, local)
-        self._reloader = Reloader(
-            self._fleet, file=self._file, port=self._port,
-            gateways=gateways, supervisor=supervisor, local=local,
-        )  # fmt: skip
+        control = ControlPlane(
+            self._fleet,
+            file=self._file,
+            port=self._port,
+            state=self._state,
+            store=self._store,
+            weights=self._weights,
+            gateways=gateways,
+            publish=self._publisher(gateways),
+        )
+        self._applier = control.applier
         try:
-            await supervisor.start()
-            if await self._until_ready(gateways, supervisor):
-                await self._until_stopped(self._reloader, url, key, secret)
-            await self._go_down(gateways, supervisor)
+            await control.start()
+            if await self._until_ready(gateways, control.controller):
+                await self._until_stopped(control, url, key, secret)
+            await self._go_down(gateways, control)
         finally:
-            await supervisor.stop(0.0)
+            await control.stop(0.0)
             await gateways.stop()
+            await control.close()
 
-    async def _until_stopped(self, reloader: "Reloader", url: str, key: "Key", secret: str) -> None:
+    async def _until_stopped(
+        self, control: "ControlPlane", url: str, key: "Key", secret: str
+    ) -> None:
         # Imported while the gateway's first clients are served already.
         from argosy.cli.batching import Batching
         from argosy.cli.operator_socket import OperatorSocket
@@ -178,7 +186,7 @@ class _Run:
 
         typer.echo(welcome(self._fleet, url=url, secret=secret))
         batching = Batching(self._store, KeyRing(self._store), up_key=key)
-        operator = OperatorSocket(self._state, reloader.reload)
+        operator = OperatorSocket(self._state, control.operator.handle)
         try:
             await operator.start()
             batching.start(url, operator_token=self._operator_token)
@@ -187,10 +195,8 @@ class _Run:
             operator.stop()
             await batching.stop()
 
-    def _build_supervisor(self, gateways: "Gateways", local: "LocalProcesses") -> "Supervisor":
+    def _publisher(self, gateways: "Gateways") -> "Callable[[ReplicaTable], None]":
         from argosy.cli.progress import Progress
-        from argosy.cli.wanted import threads_each, wanted
-        from argosy.control.supervisor import Supervisor
 
         progress = Progress(_say)
 
@@ -199,18 +205,9 @@ class _Run:
             if not self._stop.is_set():  # that replicas end then is no news
                 progress.show(table)
 
-        parts = wanted(
-            self._fleet, weights=self._weights, threads=threads_each(self._fleet), local=local
-        )
-        return Supervisor(
-            parts.plans,
-            launchers=parts.launchers,
-            prober=parts.prober,
-            publish=publish,
-            chance=random.Random(),
-        )
+        return publish
 
-    async def _until_ready(self, gateways: "Gateways", supervisor: "Supervisor") -> bool:
+    async def _until_ready(self, gateways: "Gateways", controller: "Controller") -> bool:
         """Until the gateway serves and the first replica is ready; False when told to stop before.
 
         Both come up at the same time. Exits with 1 when the gateway does not.
@@ -219,7 +216,7 @@ class _Run:
         from argosy.gateway.ledger_file import LedgerError
 
         serving = asyncio.create_task(gateways.start())
-        ready = asyncio.create_task(supervisor.first_ready())
+        ready = asyncio.create_task(controller.first_ready())
         stopped = asyncio.create_task(self._stop.wait())
         tasks: tuple[asyncio.Task[object], ...] = (serving, ready, stopped)
         try:
@@ -235,9 +232,9 @@ class _Run:
             await asyncio.wait(tasks)
         return not self._stop.is_set()
 
-    async def _go_down(self, gateways: "Gateways", supervisor: "Supervisor") -> None:
+    async def _go_down(self, gateways: "Gateways", control: "ControlPlane") -> None:
         _say("draining: streams may end, new requests are refused; Ctrl-C again to stop now")
-        fleet = self._fleet if self._reloader is None else self._reloader.fleet
+        fleet = self._fleet if self._applier is None else self._applier.fleet
         draining = asyncio.create_task(gateways.drain(fleet.gateway.drain_s))
         hurried = asyncio.create_task(self._hurry.wait())
         await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
@@ -245,7 +242,7 @@ class _Run:
         if not draining.done():
             gateways.hurry()
         await draining
-        await supervisor.stop(_REPLICA_GRACE_S)
+        await control.stop(_REPLICA_GRACE_S)
         _say("stopped")
 
     # Signals.
@@ -265,15 +262,15 @@ class _Run:
         """SIGHUP: the terminal was closed, or somebody asks for a reload."""
         if self._had_terminal and not os.isatty(2):
             self._on_stop()
-        elif self._reloader is not None:
-            task = asyncio.create_task(self._reload(self._reloader))
-            self._reloading.add(task)
-            task.add_done_callback(self._reloading.discard)
+        elif self._applier is not None:
+            task = asyncio.create_task(self._apply(self._applier))
+            self._changing.add(task)
+            task.add_done_callback(self._changing.discard)
 
-    async def _reload(self, reloader: "Reloader") -> None:
-        from argosy.cli.operator_socket import ReloadRequest
+    async def _apply(self, applier: "Applier") -> None:
+        from argosy.cli.operator_socket import Apply
 
-        reply = await reloader.reload(ReloadRequest())
+        reply = await applier.apply(Apply())
         _say(reply.said if reply.done else f"nothing has changed: {reply.said}")
 
     @property

@@ -2,7 +2,8 @@
 
 import os
 
-from argosy.fleet.config import EndpointLauncher, Fleet
+from argosy.fleet.config import Fleet
+from argosy.fleet.launchers import EndpointLauncher
 
 
 class MissingKeyError(Exception):

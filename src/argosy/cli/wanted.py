@@ -1,4 +1,4 @@
-"""What a fleet file wants of the control plane: replicas, and who starts and probes them."""
+"""What a fleet file wants of the control plane: deployments, and who starts and probes them."""
 
 import os
 from collections.abc import Mapping
@@ -7,18 +7,79 @@ from pathlib import Path
 import msgspec
 
 from argosy.cli.upstream_keys import upstream_keys
-from argosy.control.plan import ReplicaPlan, plan_replicas
+from argosy.control.plan import DeploymentPlan, plan_deployments
 from argosy.control.probe import HttpProber
-from argosy.fleet.config import EndpointLauncher, Fleet
+from argosy.fleet.catalogue import chip
+from argosy.fleet.config import Fleet, Pool
+from argosy.fleet.launchers import (
+    EndpointLauncher,
+    KubernetesLauncher,
+    LocalLauncher,
+    PlannedLauncher,
+    RayLauncher,
+)
 from argosy.launchers.endpoint import EndpointPool
-from argosy.launchers.local import LocalProcesses
+from argosy.launchers.local import LocalPool
 from argosy.launchers.port import Launcher
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """For the supervisor."""
+class LauncherChangedError(Exception):
+    """A pool cannot change its launcher while it is used; the message says what would work."""
 
-    plans: tuple[ReplicaPlan, ...]
+
+class Launchers:
+    """The launchers of a run: a pool keeps its own through reloads, for it knows its replicas."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._of_pool: dict[str, tuple[Pool, Launcher]] = {}
+
+    def of(self, fleet: Fleet) -> dict[str, Launcher]:
+        """By pool. Raises LauncherChangedError; then nothing has changed."""
+        found = {pool.name: (pool, self._launcher(fleet, pool)) for pool in fleet.pools}
+        self._of_pool |= found
+        return {name: launcher for name, (_, launcher) in found.items()}
+
+    def _launcher(self, fleet: Fleet, pool: Pool) -> Launcher:
+        known = self._of_pool.get(pool.name)
+        if known is None:
+            return _made(fleet, pool, self._state)
+        before, launcher = known[0].launcher, known[1]
+        is_same = isinstance(before, EndpointLauncher) and isinstance(
+            pool.launcher, EndpointLauncher
+        )
+        if before != pool.launcher and not is_same:  # an endpoint's URL is its replica's
+            raise LauncherChangedError(
+                f"pool {pool.name} has another launcher than before, which would lose sight of "
+                "the replicas there. Give the new pool a new name, and drop the old one."
+            )
+        return launcher
+
+
+def _made(fleet: Fleet, pool: Pool, state: Path) -> Launcher:
+    match pool.launcher:
+        case LocalLauncher():
+            return LocalPool(state)
+        case EndpointLauncher():
+            return EndpointPool()
+        case RayLauncher() as launcher:
+            from argosy.launchers.ray.pool import RayPool
+
+            maker = None if pool.chip is None else chip(pool.chip).maker
+            return RayPool(launcher, fleet=fleet.fleet, pool=pool.name, chip=pool.chip, maker=maker)
+        case KubernetesLauncher():
+            from argosy.launchers.kubernetes.cell import cell_of
+            from argosy.launchers.kubernetes.launch import KubernetesPool
+
+            return KubernetesPool(cell_of(fleet, pool))
+        case PlannedLauncher():
+            raise LauncherChangedError(f"pool {pool.name} is planned: nothing is started there")
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """For the controller."""
+
+    plans: tuple[DeploymentPlan, ...]
     launchers: dict[str, Launcher]  # by pool
     prober: HttpProber
 
@@ -28,17 +89,12 @@ def wanted(
     *,
     weights: Mapping[str, Path | None],
     threads: Mapping[str, int],
-    local: LocalProcesses,
+    launchers: Launchers,
 ) -> Wanted:
-    """Of a checked fleet. Raises MissingKeyError."""
+    """Of a checked fleet. Raises MissingKeyError, LauncherChangedError."""
     return Wanted(
-        plans=plan_replicas(fleet, weights=weights, threads=threads),
-        launchers={
-            pool.name: EndpointPool(pool.launcher.url)
-            if isinstance(pool.launcher, EndpointLauncher)
-            else local
-            for pool in fleet.pools
-        },
+        plans=plan_deployments(fleet, weights=weights, threads=threads),
+        launchers=launchers.of(fleet),
         prober=HttpProber(keys=upstream_keys(fleet)),
     )
 
@@ -48,7 +104,7 @@ def threads_each(fleet: Fleet) -> dict[str, int]:
     ours = [
         deployment
         for deployment in fleet.deployments
-        if not isinstance(fleet.pool(deployment.pool).launcher, EndpointLauncher)
+        if isinstance(fleet.pool(deployment.pool).launcher, LocalLauncher)
     ]
     replicas = sum(deployment.replicas for deployment in ours) or 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -1,8 +1,9 @@
-"""Which replicas a fleet file asks for, by name, each with the command that starts it.
+"""What a fleet file asks for: its deployments, each with how one of its replicas is started.
 
-All of it is worked out before anything starts; starting is left to the supervisor.
+All of it is worked out before anything starts; starting is left to the controller.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,69 +11,85 @@ from pathlib import Path
 import msgspec
 
 from argosy.engines import registry
-from argosy.fleet.config import Deployment, Fleet, Launcher, LocalLauncher
-from argosy.fleet.messages import Command, Replica
+from argosy.fleet.config import Deployment, Fleet
+from argosy.fleet.launchers import EndpointLauncher
+from argosy.fleet.messages import ReplicaSpec
+
+_GENERATION_DIGITS = 12
 
 
-class ReplicaPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """One replica as it is wanted."""
+class DeploymentPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A deployment as it is wanted."""
 
-    replica: Replica  # its row of the table before the first start
-    command: Command | None  # None: nothing is to be started
-    health_path: str
-    launcher: Launcher = LocalLauncher()
+    spec: ReplicaSpec  # of each of its replicas, but for the name
+    replicas: int
+    names: str  # they are called so, with a number: "smollm2-135m" for "smollm2-135m-1"
 
     @property
     def name(self) -> str:
-        """The replica's name, unique in a fleet."""
-        return self.replica.name
+        """Of the deployment, `model@pool`."""
+        return self.spec.deployment
 
-    @property
-    def is_ours(self) -> bool:
-        """False for an endpoint: it is watched, and never restarted."""
-        return self.command is not None
+    def named(self, name: str) -> ReplicaSpec:
+        """The spec of its replica of that name."""
+        return msgspec.structs.replace(self.spec, name=name)
 
 
-def plan_replicas(
+def plan_deployments(
     fleet: Fleet,
     *,
     weights: Mapping[str, Path | None],
     threads: Mapping[str, int],
-) -> tuple[ReplicaPlan, ...]:
-    """All replicas of a checked fleet.
+) -> tuple[DeploymentPlan, ...]:
+    """All deployments of a checked fleet.
 
     `weights` go by model, `threads` by deployment; an endpoint needs neither.
     """
     deployments_of = Counter(deployment.model for deployment in fleet.deployments)
-    plans: list[ReplicaPlan] = []
-    for deployment in fleet.deployments:
-        engine = registry.adapter(deployment.engine)
-        command = engine.command(
-            deployment.engine,
-            model=fleet.model(deployment.model),
-            weights=weights.get(deployment.model),
-            threads=threads.get(deployment.name, 1),
+    return tuple(
+        DeploymentPlan(
+            spec=_spec(
+                fleet,
+                deployment,
+                weights=weights.get(deployment.model),
+                threads=threads.get(deployment.name, 1),
+            ),
+            replicas=deployment.replicas,
+            names=deployment.model if deployments_of[deployment.model] == 1 else deployment.name,
         )
-        only = deployments_of[deployment.model] == 1
-        plans += (
-            ReplicaPlan(
-                replica=_row(deployment, f"{deployment.model if only else deployment.name}-{n}"),
-                command=command,
-                health_path=engine.health_path,
-                launcher=fleet.pool(deployment.pool).launcher,
-            )
-            for n in range(1, deployment.replicas + 1)
-        )
-    return tuple(plans)
+        for deployment in fleet.deployments
+    )
 
 
-def _row(deployment: Deployment, name: str) -> Replica:
-    return Replica(
-        name=name,
+def _spec(
+    fleet: Fleet, deployment: Deployment, *, weights: Path | None, threads: int
+) -> ReplicaSpec:
+    pool = fleet.pool(deployment.pool)
+    engine = registry.adapter(deployment.engine)
+    spec = ReplicaSpec(
+        fleet=fleet.fleet,
+        name="",
         deployment=deployment.name,
         model=deployment.model,
         pool=deployment.pool,
         engine=deployment.engine,
-        state="starting",
-        reason="starts for the first time",
+        layout=deployment.layout,
+        chips=0 if pool.chip is None else deployment.layout.chips,
+        command=engine.command(
+            deployment.engine,
+            model=fleet.model(deployment.model),
+            weights=weights,
+            threads=threads,
+        ),
+        url=pool.launcher.url if isinstance(pool.launcher, EndpointLauncher) else None,
+        health_path=engine.health_path,
+        generation="",
     )
+    return msgspec.structs.replace(spec, generation=generation_of(spec))
+
+
+def generation_of(spec: ReplicaSpec) -> str:
+    """A hash of all that makes a replica what it is."""
+    alike = msgspec.structs.replace(spec, name="", generation="")
+    told = msgspec.json.encode(alike, order="deterministic")
+    return hashlib.sha256(told).hexdigest()[:_GENERATION_DIGITS]

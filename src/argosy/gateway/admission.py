@@ -18,6 +18,7 @@ from argosy.engines.registry import adapter
 from argosy.fleet.config import Fleet
 from argosy.fleet.messages import Key, Refusal, ReplicaTable, Usage
 from argosy.fleet.share import slots_of
+from argosy.gateway.arrivals import Arrivals
 from argosy.gateway.ledger import Exceeded, Ledger, Reservation
 from argosy.gateway.surfaces.port import Ask, Served
 from argosy.policies.admission.bounds import (
@@ -27,7 +28,7 @@ from argosy.policies.admission.bounds import (
     reservation_tokens,
 )
 from argosy.policies.admission.fair_queue import FairQueue
-from argosy.policies.admission.work import Admit, Shed, Work, settings_of
+from argosy.policies.admission.work import RANKS, Admit, Shed, Work, settings_of
 
 ANYBODY = "anybody"  # whose requests come without a key
 
@@ -86,11 +87,19 @@ class Admission:
         }
         self._slots: dict[str, int | None] = dict(self._wanted)
         self._waiting: dict[str, Applicant] = {}  # by request
+        self.arrivals = {model.name: Arrivals() for model in fleet.models}
 
     @property
     def waiting(self) -> int:
         """Requests that wait for a slot."""
         return len(self._waiting)
+
+    def queued(self) -> dict[str, int]:
+        """Those of the enterprise and consumer tiers, by model."""
+        return {
+            model: sum(queue.tier_waiting()[: RANKS["batch"]])
+            for model, queue in self._queues.items()
+        }
 
     def replace_table(self, table: ReplicaTable) -> None:
         """Slots come and go with their replicas."""
@@ -120,7 +129,9 @@ class Admission:
                 applicant.refuse(_out_of_budget(reserved))
                 return False
             reservation = reserved
-        elif self._slots[served.name] is None and not self._queues[served.name].waiting:
+        self.arrivals[served.name].came(tier, size)
+        queue = self._queues[served.name]
+        if reservation is None and self._slots[served.name] is None and not queue.waiting:
             return True  # its replicas queue by themselves: there is nothing to hold
         work = Work(
             request=id_,
@@ -133,7 +144,6 @@ class Admission:
             arrived_s=now_s,
             deadline_s=now_s + self._timeouts[tier],
         )
-        queue = self._queues[served.name]
         applicant.ticket = Ticket(
             work=work,
             queue=queue,
@@ -143,9 +153,10 @@ class Admission:
         )
         return self._offer(applicant, applicant.ticket, now_s)
 
-    def move(self, applicant: Applicant, ticket: Ticket, model: str) -> bool:
+    def move(self, applicant: Applicant, ticket: Ticket, model: str, *, size: int) -> bool:
         """The same request, now for another model; as `admit`."""
         now_s, before = self._now_s(), ticket.model
+        self.arrivals[model].came(ticket.work.tier, size)
         self._give_up(ticket, 0, now_s)
         ticket.queue, ticket.model = self._queues[model], model
         may_start = self._offer(applicant, ticket, now_s)

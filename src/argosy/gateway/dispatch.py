@@ -25,6 +25,7 @@ from argosy.gateway.replicas import LiveReplica, Watch
 from argosy.gateway.router import Placed, Router, prompt_of
 from argosy.gateway.surfaces.port import Ask, Catalog
 from argosy.gateway.wiring import Wiring
+from argosy.observability.counts import Asked
 from argosy.observability.metrics import GatewayMetrics, Series
 from argosy.policies.failover import RetryBudget
 from argosy.policies.hedging import HedgeBudget
@@ -176,14 +177,15 @@ class Dispatch:
         exchange.prompt = prompt_of(body, session)
         served = self.catalog[ask.model]
         self._routers[ask.model].retries.add_request()
-        may_start = self._admission.admit(exchange, ask, served, id_=request.id, size=len(body))
+        size = exchange.body_bytes = len(body)
+        may_start = self._admission.admit(exchange, ask, served, id_=request.id, size=size)
         return may_start or self._queued(exchange)
 
     def move(self, exchange: Exchange, ask: Ask, model: str) -> bool:
         """A slot of another model."""
-        ticket, size = exchange.ticket, exchange.prompt.length
+        ticket, size = exchange.ticket, exchange.body_bytes
         if ticket is not None:
-            may_start = self._admission.move(exchange, ticket, model)
+            may_start = self._admission.move(exchange, ticket, model, size=size)
         else:
             served, id_ = self.catalog[model], exchange.request.id
             may_start = self._admission.admit(exchange, ask, served, id_=id_, size=size)
@@ -281,6 +283,7 @@ class Dispatch:
         if usage.outcome == "finished":
             recent = replica.watch.recent
             recent.add(self.now_s(), tokens_out=usage.tokens_out, ttft_s=usage.ttft_s)
+            self._admission.arrivals[replica.model].answered(usage, exchange.body_bytes)
         exchange.series.count(usage)
         self._end_ticket(exchange, usage)
 
@@ -359,6 +362,20 @@ class Dispatch:
         """For a slot or a replica."""
         waiting = sum(not exchange.is_over for exchange in self._waiting)
         return waiting + self._admission.waiting
+
+    def asked(self) -> dict[str, Asked]:
+        """By model, what came and what was answered, of those that anybody asked for."""
+        counts = {name: one.counts() for name, one in self._admission.arrivals.items()}
+        return {name: one for name, one in counts.items() if one.requests or one.batch_requests}
+
+    def queued(self) -> dict[str, int]:
+        """By model, those without a slot or a replica; the batch tier waits for troughs anyway."""
+        counts = self._admission.queued()
+        for exchange in self._waiting:
+            is_batch = exchange.key is not None and exchange.key.tier == "batch"
+            if exchange.model is not None and not exchange.is_over and not is_batch:
+                counts[exchange.model] += 1
+        return counts
 
     def rows(self, now_s: float) -> tuple[ReplicaStatus, ...]:
         """The control plane's table beside what is seen here."""

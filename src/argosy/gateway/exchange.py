@@ -74,6 +74,7 @@ class Exchange:
     is_over = False
     placed: Placed | None = None  # where a replica counts it; kept by the gateway
     prompt: Prompt  # what routing reads of it; set by the gateway when it admits
+    body_bytes = 0  # as it came; set by the gateway when it admits
     ticket: Ticket | None = None  # what it holds of budgets and slots; kept by the admission
     ttft_s: float | None = None
     tried: frozenset[str] = frozenset()  # replicas, by name

@@ -55,6 +55,8 @@ class Gateway:
             waiting=lambda: float(self.dispatch.requests_waiting),
             connections=lambda: float(len(self._connections)),
             unwritten=lambda: float(wiring.usage_unwritten()),
+            queued=lambda: self.dispatch.queued(),
+            asked=lambda: self.dispatch.asked(),
         )
         self.dispatch = Dispatch(fleet, wiring, catalog=self.catalog, metrics=self.metrics)
         self.replace_table = self.dispatch.replace_table

@@ -2,33 +2,49 @@
 
 import asyncio
 
-from argosy.fleet.messages import Command
+from argosy.fleet.messages import Observation, ObservedReplica, ReplicaSpec
 
 
 class EndpointPool:
     """The launcher of an endpoint pool."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/").removesuffix("/v1")  # paths bring their own /v1
+    def __init__(self) -> None:
+        self._specs: dict[str, ReplicaSpec] = {}
+        self._news = asyncio.Event()
 
-    async def start(self, name: str, command: Command | None) -> "EndpointReplica":
-        assert command is None, f"{name}: an endpoint pool starts no process"
-        return EndpointReplica(self._url)
+    async def start(self, spec: ReplicaSpec) -> None:
+        assert spec.url is not None, f"{spec.name}: an endpoint has a URL"
+        self._specs[spec.name] = spec
+        self._news.set()
+
+    async def stop(self, name: str, *, grace_s: float) -> None:
+        self._specs.pop(name, None)
+        self._news.set()
+
+    async def observe(self) -> Observation:
+        return Observation(
+            replicas=tuple(
+                ObservedReplica(
+                    name=name, generation=spec.generation, state="listening", url=_base(spec.url)
+                )
+                for name, spec in self._specs.items()
+            )
+        )
+
+    async def changed(self) -> None:
+        await self._news.wait()
+        self._news.clear()
+
+    async def cordon(self, node: str, *, reason: str) -> None:
+        """It has no nodes."""
+
+    async def uncordon(self, node: str) -> None:
+        """It has no nodes."""
+
+    async def close(self, *, is_final: bool) -> None:
+        """There is nothing to let go."""
 
 
-class EndpointReplica:
-    """A replica that somebody else runs; whether it answers, its health path tells."""
-
-    pid = None
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    async def listening(self) -> str:
-        return self._url
-
-    async def ended(self) -> str:
-        return await asyncio.get_running_loop().create_future()
-
-    async def stop(self, *, grace_s: float) -> None:
-        return
+def _base(url: str | None) -> str | None:
+    """Paths bring their own /v1."""
+    return None if url is None else url.rstrip("/").removesuffix("/v1")

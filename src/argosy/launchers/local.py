@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
@@ -15,8 +16,8 @@ from urllib.parse import quote
 import msgspec
 import psutil
 
-from argosy.fleet.messages import Command
-from argosy.launchers.port import ReplicaEndedError
+from argosy.fleet.messages import Command, Observation, ObservedReplica, ReplicaSpec
+from argosy.launchers.port import LaunchError
 from argosy.launchers.streams import FirstLine, Lifeline, Log
 
 _REAP_S = 5.0
@@ -33,21 +34,108 @@ class ChildRecord(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = "replica"
 
 
-class LocalProcesses:
-    """The launcher of this machine; `state` is the folder for logs and records."""
+class LocalPool:
+    """The launcher of this machine; `state` is the folder for logs and records.
+
+    Its replicas live as long as we do: their stdin ends with us.
+    """
 
     def __init__(self, state: Path) -> None:
         self._state = state
+        self._children: dict[str, _Child] = {}
+        self._news = asyncio.Event()
 
-    async def start(self, name: str, command: Command | None) -> "LocalProcess":
-        """Start the replica. Raises `ReplicaEndedError` when its program cannot be run."""
-        assert command is not None, "an engine that starts nothing belongs to an endpoint pool"
-        log = Log(self._state / "logs" / f"{_file_name(name)}.log")
-        with log.open() as stderr:
-            process, stdin, stdout = await _spawn(name, command, stderr)
-        record = write_record(self._state, name, process.pid)
-        ended = asyncio.create_task(_watch(process, record, stdin, stdout))
-        return LocalProcess(name, process, stdin=stdin, stdout=stdout, ended=ended, log=log)
+    async def start(self, spec: ReplicaSpec) -> None:
+        assert spec.command is not None, "an engine that starts nothing belongs to an endpoint pool"
+        there = self._children.get(spec.name)
+        if there is not None and there.generation == spec.generation and not there.has_ended:
+            return
+        if there is not None:
+            await self.stop(spec.name, grace_s=0.0)
+        process = await start_process(self._state, spec.name, spec.command)
+        self._children[spec.name] = _Child(spec.generation, process, self._news.set)
+        self._news.set()
+
+    async def stop(self, name: str, *, grace_s: float) -> None:
+        child = self._children.get(name)
+        if child is None:
+            return
+        await child.process.stop(grace_s=grace_s)
+        if self._children.get(name) is child:
+            del self._children[name]
+        self._news.set()
+
+    async def observe(self) -> Observation:
+        return Observation(
+            replicas=tuple(child.observed(name) for name, child in self._children.items())
+        )
+
+    async def changed(self) -> None:
+        await self._news.wait()
+        self._news.clear()
+
+    async def cordon(self, node: str, *, reason: str) -> None:
+        """It has no nodes."""
+
+    async def uncordon(self, node: str) -> None:
+        """It has no nodes."""
+
+    async def close(self, *, is_final: bool) -> None:
+        """Ends all in any case: none outlives us."""
+        await asyncio.gather(*(self.stop(name, grace_s=0.0) for name in list(self._children)))
+
+
+class _Child:
+    """A process and what became of it so far; `tell` is called when that changes."""
+
+    def __init__(self, generation: str, process: "LocalProcess", tell: Callable[[], None]) -> None:
+        self.generation = generation
+        self.process = process
+        self._url: str | None = None
+        self._ended: str | None = None
+        self._tell = tell
+        self._following = asyncio.create_task(self._follow())
+
+    @property
+    def has_ended(self) -> bool:
+        return self._ended is not None
+
+    def observed(self, name: str) -> ObservedReplica:
+        if self._ended is not None:
+            state, detail = "ended", self._ended
+        else:
+            state, detail = ("starting", "") if self._url is None else ("listening", "")
+        return ObservedReplica(
+            name=name,
+            generation=self.generation,
+            state=state,
+            url=self._url if self._ended is None else None,
+            pid=self.process.pid,
+            detail=detail,
+        )
+
+    async def _follow(self) -> None:
+        try:
+            self._url = await self.process.listening()
+            self._tell()
+            self._ended = await self.process.ended()
+        except ReplicaEndedError as error:
+            self._ended = str(error)
+        self._tell()
+
+
+class ReplicaEndedError(Exception):
+    """The replica ended before it listened; the message says how."""
+
+
+async def start_process(state: Path, name: str, command: Command) -> "LocalProcess":
+    """Raises LaunchError when its program cannot be run."""
+    log = Log(state / "logs" / f"{_file_name(name)}.log")
+    with log.open() as stderr:
+        process, stdin, stdout = await _spawn(name, command, stderr)
+    record = write_record(state, name, process.pid)
+    ended = asyncio.create_task(_watch(process, record, stdin, stdout))
+    return LocalProcess(name, process, stdin=stdin, stdout=stdout, ended=ended, log=log)
 
 
 class LocalProcess:
@@ -167,7 +255,7 @@ async def _spawn(
                 start_new_session=True,  # Ctrl-C in the terminal reaches us alone
             )
         except OSError as error:
-            raise ReplicaEndedError(f"{name}: {command.argv[0]} cannot be run: {error}") from error
+            raise LaunchError(f"{name}: {command.argv[0]} cannot be run: {error}") from error
         ours.pop_all()
     return process, Lifeline(stdin_ours), FirstLine(stdout_ours)
 

@@ -93,10 +93,42 @@ class Series(msgspec.Struct):
         self.tokens_out += other.tokens_out
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """What came for one model, and how much of it was answered: what autoscaling counts.
+
+    A request counts when it comes, once for each model that it comes to (a fallback is another);
+    not one that its tenant's budget refuses. Prompts count in bytes then: how many tokens they
+    have is known of those that were answered.
+    """
+
+    requests: int = 0  # of the enterprise and consumer tiers
+    prompt_bytes: int = 0  # of these
+    batch_requests: int = 0
+    batch_prompt_bytes: int = 0
+    answered: int = 0  # of all tiers, when they end well
+    output_tokens: int = 0  # of these
+    read_bytes: int = 0  # of these prompts, where the engine says how many tokens they had
+    read_tokens: int = 0
+
+    def plus(self, other: "Asked") -> "Asked":
+        """Both together."""
+        return Asked(
+            requests=self.requests + other.requests,
+            prompt_bytes=self.prompt_bytes + other.prompt_bytes,
+            batch_requests=self.batch_requests + other.batch_requests,
+            batch_prompt_bytes=self.batch_prompt_bytes + other.batch_prompt_bytes,
+            answered=self.answered + other.answered,
+            output_tokens=self.output_tokens + other.output_tokens,
+            read_bytes=self.read_bytes + other.read_bytes,
+            read_tokens=self.read_tokens + other.read_tokens,
+        )
+
+
 class Counts(msgspec.Struct):
     """What only grows."""
 
     series: dict[Where, Series] = {}
+    asked: dict[str, Asked] = {}  # by model
     attempts_failed: dict[tuple[str, str], int] = {}  # by replica and reason
     http_rejected: dict[str, int] = {}  # by reason
 
@@ -104,6 +136,8 @@ class Counts(msgspec.Struct):
         """Its counts too; `other` stays as it is."""
         for where, series in other.series.items():
             self.series.setdefault(where, Series.empty()).add(series)
+        for model, asked in other.asked.items():
+            self.asked[model] = self.asked.get(model, Asked()).plus(asked)
         _add(self.attempts_failed, other.attempts_failed)
         _add(self.http_rejected, other.http_rejected)
 
@@ -123,6 +157,7 @@ class Readings(msgspec.Struct):
 
     in_flight: dict[tuple[str, str], int] = {}  # by model and replica
     ready: dict[tuple[str, str], bool] = {}
+    queued: dict[str, int] = {}  # by model: no slot, no replica; the batch tier left out
     waiting: float = 0.0
     connections: float = 0.0
     unwritten: float = 0.0
@@ -130,6 +165,7 @@ class Readings(msgspec.Struct):
     def add(self, other: "Readings") -> None:
         """Of another process: its requests too. A replica is ready when one process says so."""
         _add(self.in_flight, other.in_flight)
+        _add(self.queued, other.queued)
         for key, is_ready in other.ready.items():
             self.ready[key] = is_ready or self.ready.get(key, False)
         self.waiting += other.waiting

@@ -16,7 +16,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from argosy.observability.counts import Counts, MetricsSnapshot, Readings, Series, Where
+from argosy.observability.counts import (
+    Asked,
+    Counts,
+    MetricsSnapshot,
+    Readings,
+    Series,
+    Where,
+)
 
 _WHERE = ("model", "tier", "replica")
 _UNWRITTEN = "Usage records not yet on disk."
@@ -39,9 +46,18 @@ class Gauges(Protocol):
 class GatewayMetrics:
     """All of one gateway."""
 
-    def __init__(self, *, waiting: Read, connections: Read, unwritten: Read) -> None:
-        """The three are read when somebody scrapes."""
+    def __init__(
+        self,
+        *,
+        waiting: Read,
+        connections: Read,
+        unwritten: Read,
+        queued: Callable[[], dict[str, int]] = dict,
+        asked: Callable[[], dict[str, Asked]] = dict,
+    ) -> None:
+        """All are read when somebody scrapes; `queued` and `asked` are by model."""
         self._waiting, self._connections, self._unwritten = waiting, connections, unwritten
+        self._queued, self._asked = queued, asked
         self._counts = Counts()
         self._replicas: dict[tuple[str, str], Gauges] = {}  # by model and replica
 
@@ -69,9 +85,11 @@ class GatewayMetrics:
 
     def snapshot(self) -> MetricsSnapshot:
         """All as it is now; to be encoded or read at once, for the counts go on growing in it."""
+        self._counts.asked = self._asked()
         readings = Readings(
             in_flight={key: gauges.in_flight for key, gauges in self._replicas.items()},
             ready={key: gauges.is_ready for key, gauges in self._replicas.items()},
+            queued=self._queued(),
             waiting=self._waiting(),
             connections=self._connections(),
             unwritten=self._unwritten(),
@@ -99,6 +117,7 @@ class _Once(Collector):
     def collect(self) -> Iterator[Metric]:
         """For the registry."""
         yield from self._per_place()
+        yield from self._per_model()
         failed = _counter(
             "argosy_attempts_failed", "Attempts on a replica that failed.", ("replica", "reason")
         )
@@ -134,6 +153,25 @@ class _Once(Collector):
             ):  # fmt: skip
                 family.add_metric(where, seen.buckets(), seen.total)
         yield from (requests, tokens_in, tokens_cached, tokens_out, ttft, itl, duration)
+
+    def _per_model(self) -> Iterator[Metric]:
+        labels = ("model", "class")
+        said = "Requests that came, as autoscaling counts them; class is batch or online."
+        came = _counter("argosy_requests_asked", said, labels)
+        prompt = _counter("argosy_prompt_bytes_asked", "Of their prompts.", labels)
+        for model, asked in self._counts.asked.items():
+            came.add_metric((model, "online"), asked.requests)
+            came.add_metric((model, "batch"), asked.batch_requests)
+            prompt.add_metric((model, "online"), asked.prompt_bytes)
+            prompt.add_metric((model, "batch"), asked.batch_prompt_bytes)
+        queued = GaugeMetricFamily(
+            "argosy_requests_queued",
+            "Requests without a slot or a replica, without the batch tier's.",
+            labels=("model",),
+        )
+        for model in self._counts.asked:
+            queued.add_metric((model,), self._readings.queued.get(model, 0))
+        yield from (came, prompt, queued)
 
     def _now(self) -> Iterator[Metric]:
         labels, readings = ("model", "replica"), self._readings

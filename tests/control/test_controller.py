@@ -1,4 +1,4 @@
-"""The supervisor with real processes that are killed, frozen, broken and stubborn."""
+"""The controller with real processes that are killed, frozen, broken and stubborn."""
 
 import asyncio
 import os
@@ -10,22 +10,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from argosy.control.plan import ReplicaPlan, plan_replicas
+from argosy.control.controller import Controller
+from argosy.control.plan import DeploymentPlan, plan_deployments
 from argosy.control.probe import HttpProber
-from argosy.control.supervisor import Supervisor
-from argosy.fleet.config import (
-    Deployment,
-    EndpointEngine,
-    EndpointLauncher,
-    Fleet,
-    LocalLauncher,
-    Model,
-    Pool,
-    SimulatedEngine,
-)
-from argosy.fleet.messages import Command, Replica
+from argosy.control.reconcile import Settings
+from argosy.fleet.config import Deployment, EndpointEngine, Fleet, Model, Pool, SimulatedEngine
+from argosy.fleet.launchers import EndpointLauncher, LocalLauncher
+from argosy.fleet.messages import Command, ReplicaSpec
 from argosy.launchers.endpoint import EndpointPool
-from argosy.launchers.local import LocalProcesses
+from argosy.launchers.local import LocalPool
 from argosy.policies.health import HealthSettings
 
 TINY = str(Path(__file__).with_name("tiny_replica.py"))
@@ -39,34 +32,43 @@ QUICK = HealthSettings(
 )
 
 
-def wanted(name, *flags, ours=True):
-    """A plan for a replica of the tiny program with these flags; not ours: an endpoint."""
-    row = Replica(
-        name=name,
-        deployment="tiny@here",
-        model="tiny",
-        pool="here",
-        engine=SimulatedEngine() if ours else EndpointEngine(),
-        state="starting",
+def wanted(name, *flags, url=None, argv=None):
+    """One replica, `name`-1, of the tiny program with these flags; with a URL: an endpoint."""
+    command = Command(argv=argv or (sys.executable, "-S", "-E", TINY, *flags), env={})
+    return DeploymentPlan(
+        spec=ReplicaSpec(
+            fleet="test",
+            name="",
+            deployment=f"{name}@here",
+            model=name,
+            pool="here",
+            engine=EndpointEngine() if url else SimulatedEngine(),
+            command=None if url else command,
+            url=url,
+            health_path="/health",
+            generation="1",
+        ),
+        replicas=1,
+        names=name,
     )
-    command = Command(argv=(sys.executable, "-S", "-E", TINY, *flags), env={})
-    return ReplicaPlan(replica=row, command=command if ours else None, health_path="/health")
 
 
 class Watched:
-    """A supervisor whose tables are kept, with the loop's time of each."""
+    """A controller whose tables are kept, with the loop's time of each."""
 
     def __init__(self, *plans, launcher, settings=QUICK, publish=None):
         self.tables = []
         self.also = publish
-        self.supervisor = Supervisor(
-            plans,
-            launchers={"here": launcher},
+        self.plans, self.launcher = plans, launcher
+        self.controller = Controller(
             prober=HttpProber(),
             publish=self.keep,
             chance=random.Random(7),
-            settings=settings,
+            settings=Settings(health=settings),
         )
+
+    async def start(self):
+        await self.controller.start(self.plans, {"here": self.launcher})
 
     def keep(self, table):
         self.tables.append((asyncio.get_running_loop().time(), table))
@@ -75,7 +77,9 @@ class Watched:
 
     def rows(self, name):
         """Every row of that replica, as (time, row), one per table."""
-        return [(at, r) for at, table in self.tables for r in table.replicas if r.name == name]
+        return [
+            (at, r) for at, table in self.tables for r in table.replicas if r.name == f"{name}-1"
+        ]
 
     async def until(self, name, state, *, within_s=5.0, after=0, **fields):
         """Wait for a row from table number `after` on; returns (time, row)."""
@@ -87,17 +91,17 @@ class Watched:
                 await asyncio.sleep(0.005)
 
     async def __aenter__(self):
-        await self.supervisor.start()
+        await self.start()
         return self
 
     async def __aexit__(self, *_):
-        await self.supervisor.stop(grace_s=2.0)
+        await self.controller.stop(grace_s=2.0)
         assert not children()
 
 
 @pytest.fixture
 def launcher(tmp_path):
-    return LocalProcesses(tmp_path)
+    return LocalPool(tmp_path)
 
 
 _before: set[psutil.Process] = set()
@@ -125,8 +129,8 @@ def test_replicas_start_become_ready_and_the_versions_of_their_tables_grow(launc
     async def story():
         async with Watched(wanted("a"), wanted("b"), launcher=launcher) as watched:
             async with asyncio.timeout(5):
-                await watched.supervisor.all_ready()
-            for row in watched.supervisor.table.replicas:
+                await watched.controller.all_ready()
+            for row in watched.controller.table.replicas:
                 assert row.url.startswith("http://127.0.0.1:")
                 assert psutil.pid_exists(row.pid)
             versions = [table.version for _, table in watched.tables]
@@ -150,7 +154,7 @@ def test_a_kill_9_is_published_at_once_and_the_replica_is_restarted(launcher):
     async def story():
         slow_probes = HealthSettings(probe_interval_s=60.0)
         async with Watched(wanted("a"), launcher=launcher, settings=slow_probes) as watched:
-            row = await watched.supervisor.first_ready()
+            row = await watched.controller.first_ready()
             killed_s = now_s()
             os.kill(row.pid, signal.SIGKILL)
             dead_s, dead = await watched.until("a", "dead")
@@ -166,7 +170,7 @@ def test_a_kill_9_is_published_at_once_and_the_replica_is_restarted(launcher):
 def test_a_frozen_replica_is_suspect_within_2_s_and_well_again_when_it_thaws(launcher):
     async def story():
         async with Watched(wanted("a"), launcher=launcher, settings=HealthSettings()) as watched:
-            row = await watched.supervisor.first_ready()
+            row = await watched.controller.first_ready()
             frozen_s, before = now_s(), len(watched.tables)
             os.kill(row.pid, signal.SIGSTOP)
             suspect_s, suspect = await watched.until("a", "suspect")
@@ -182,7 +186,7 @@ def test_a_frozen_replica_is_suspect_within_2_s_and_well_again_when_it_thaws(lau
 def test_a_replica_that_stays_frozen_is_killed_and_replaced(launcher):
     async def story():
         async with Watched(wanted("a"), launcher=launcher) as watched:
-            row = await watched.supervisor.first_ready()
+            row = await watched.controller.first_ready()
             frozen_s = now_s()
             os.kill(row.pid, signal.SIGSTOP)
             dead_s, dead = await watched.until("a", "dead")
@@ -214,12 +218,7 @@ def test_a_replica_that_cannot_start_says_why_and_backs_off_while_others_stay_re
 
 def test_a_command_that_does_not_exist_is_published_and_tried_again(launcher):
     async def story():
-        absent = wanted("a")
-        absent = ReplicaPlan(
-            replica=absent.replica,
-            command=Command(argv=("/no/such/program",), env={}),
-            health_path="/health",
-        )
+        absent = wanted("a", argv=("/no/such/program",))
         async with Watched(absent, launcher=launcher) as watched:
             _, dead = await watched.until("a", "dead", restarts=1)
             assert dead.reason.startswith("cannot start: ")
@@ -249,24 +248,24 @@ def test_a_replica_that_crashes_while_it_loads_is_noticed_before_start_s_max(lau
 
 
 def test_a_launcher_that_breaks_its_promise_stops_neither_its_replica_nor_others(tmp_path, caplog):
-    class Broken(LocalProcesses):
+    class Broken(LocalPool):
         is_well = False
 
-        async def start(self, name, command):
-            if name == "a" and not self.is_well:
+        async def start(self, spec):
+            if spec.name == "a-1" and not self.is_well:
                 self.is_well = True
                 raise KeyError("a bug")
-            return await super().start(name, command)
+            await super().start(spec)
 
     async def story():
         async with Watched(wanted("a"), wanted("b"), launcher=Broken(tmp_path)) as watched:
             _, dead = await watched.until("a", "dead")
-            assert "its supervision failed: KeyError('a bug')" in dead.reason
+            assert "cannot start: KeyError('a bug')" in dead.reason
             await watched.until("a", "ready", restarts=1)
             await watched.until("b", "ready", restarts=0)
 
     asyncio.run(story())
-    assert "The supervision of a failed" in caplog.text
+    assert "Starting a-1 failed" in caplog.text
 
 
 def test_a_reader_of_tables_that_fails_stops_no_replica(launcher, caplog):
@@ -287,16 +286,16 @@ def test_a_reader_of_tables_that_fails_stops_no_replica(launcher, caplog):
 def test_stop_leaves_no_process_even_a_stubborn_one_and_may_be_called_twice(launcher):
     async def story():
         watched = Watched(wanted("a"), wanted("b", "--stubborn"), launcher=launcher)
-        await watched.supervisor.start()
+        await watched.start()
         async with asyncio.timeout(5):
-            await watched.supervisor.all_ready()
+            await watched.controller.all_ready()
         began_s = now_s()
-        await watched.supervisor.stop(grace_s=0.5)
+        await watched.controller.stop(grace_s=0.5)
         assert 0.5 <= now_s() - began_s < 1.5
         assert not children()
         assert "stopping" in {row.state for _, row in watched.rows("b")}
-        assert {row.state for row in watched.supervisor.table.replicas} == {"dead"}
-        await watched.supervisor.stop(grace_s=0.5)
+        assert {row.state for row in watched.controller.table.replicas} == {"dead"}
+        await watched.controller.stop(grace_s=0.5)
 
     asyncio.run(story())
 
@@ -304,12 +303,12 @@ def test_stop_leaves_no_process_even_a_stubborn_one_and_may_be_called_twice(laun
 def test_a_second_stop_with_less_grace_hurries_the_first(launcher):
     async def story():
         watched = Watched(wanted("a", "--stubborn"), launcher=launcher)
-        await watched.supervisor.start()
+        await watched.start()
         await watched.until("a", "ready")
         began_s = now_s()
-        patient = asyncio.create_task(watched.supervisor.stop(grace_s=30.0))
+        patient = asyncio.create_task(watched.controller.stop(grace_s=30.0))
         await asyncio.sleep(0.1)
-        await watched.supervisor.stop(grace_s=0.0)
+        await watched.controller.stop(grace_s=0.0)
         await patient
         assert now_s() - began_s < 2.0
         assert not children()
@@ -317,12 +316,12 @@ def test_a_second_stop_with_less_grace_hurries_the_first(launcher):
     asyncio.run(story())
 
 
-class LateProcesses(LocalProcesses):
+class LateProcesses(LocalPool):
     """Each start takes 0.3 s before there is a process, as in a cloud."""
 
-    async def start(self, name, command):
+    async def start(self, spec):
         await asyncio.sleep(0.3)
-        return await super().start(name, command)
+        await super().start(spec)
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.1, 0.29, 0.3, 0.32, 0.4])
@@ -330,44 +329,11 @@ def test_a_stop_in_the_middle_of_a_start_leaves_no_process(tmp_path, after_s):
     async def story():
         plans = wanted("a", "--mute"), wanted("b")
         watched = Watched(*plans, launcher=LateProcesses(tmp_path))
-        await watched.supervisor.start()
+        await watched.start()
         await asyncio.sleep(after_s)
-        await watched.supervisor.stop(grace_s=1.0)
+        await watched.controller.stop(grace_s=1.0)
         assert not children()
         await asyncio.sleep(0.4)
-        assert not children()
-
-    asyncio.run(story())
-
-
-def test_a_stop_gets_through_to_a_launcher_that_loses_a_cancellation(tmp_path):
-    class Forgetful(LocalProcesses):
-        has_forgotten = False
-
-        async def start(self, name, command):
-            launched = await super().start(name, command)
-            listening = launched.listening
-
-            async def forget_once():
-                try:
-                    return await listening()
-                except asyncio.CancelledError:
-                    if self.has_forgotten:
-                        raise
-                    self.has_forgotten = True
-                    return await listening()
-
-            launched.listening = forget_once
-            return launched
-
-    async def story():
-        launcher = Forgetful(tmp_path)
-        watched = Watched(wanted("a", "--mute"), launcher=launcher)
-        await watched.supervisor.start()
-        await asyncio.sleep(0.2)
-        async with asyncio.timeout(3):
-            await watched.supervisor.stop(grace_s=1.0)
-        assert launcher.has_forgotten
         assert not children()
 
     asyncio.run(story())
@@ -377,10 +343,10 @@ def test_a_stop_while_a_replica_backs_off_does_not_wait_for_it(launcher):
     async def story():
         settings = HealthSettings(restart_delay_s_first=30.0)
         watched = Watched(wanted("a", "--crash"), launcher=launcher, settings=settings)
-        await watched.supervisor.start()
+        await watched.start()
         await watched.until("a", "dead")
         began_s = now_s()
-        await watched.supervisor.stop(grace_s=5.0)
+        await watched.controller.stop(grace_s=5.0)
         assert now_s() - began_s < 0.5
 
     asyncio.run(story())
@@ -392,9 +358,9 @@ def test_a_stop_while_a_replica_backs_off_does_not_wait_for_it(launcher):
 class CountedEndpoint(EndpointPool):
     starts = 0
 
-    async def start(self, name, command):
+    async def start(self, spec):
         self.starts += 1
-        return await super().start(name, command)
+        await super().start(spec)
 
 
 def test_an_endpoint_that_is_away_is_never_restarted_and_ready_once_it_answers():
@@ -409,8 +375,10 @@ def test_an_endpoint_that_is_away_is_never_restarted_and_ready_once_it_answers()
         port = server.sockets[0].getsockname()[1]
         server.close()
         await server.wait_closed()
-        launcher = CountedEndpoint(f"http://127.0.0.1:{port}")
-        async with Watched(wanted("a", ours=False), launcher=launcher) as watched:
+        launcher = CountedEndpoint()
+        async with Watched(
+            wanted("a", url=f"http://127.0.0.1:{port}"), launcher=launcher
+        ) as watched:
             await watched.until("a", "suspect")
             _, dead = await watched.until("a", "dead")
             assert "no good answer" in dead.reason
@@ -438,11 +406,15 @@ def test_names_carry_the_pool_only_where_a_model_has_several_deployments():
             Deployment(model="n", pool="there", engine=EndpointEngine()),
         ),
     )
-    plans = plan_replicas(
+    plans = plan_deployments(
         fleet,
         weights={"m": None, "n": None},
         threads={"m@here": 1, "n@here": 1, "n@there": 1},
     )
-    assert [plan.name for plan in plans] == ["m-1", "m-2", "n@here-1", "n@there-1"]
-    assert [plan.is_ours for plan in plans] == [True, True, True, False]
-    assert {plan.replica.state for plan in plans} == {"starting"}
+    assert [(plan.names, plan.replicas) for plan in plans] == [
+        ("m", 2),
+        ("n@here", 1),
+        ("n@there", 1),
+    ]
+    assert [plan.spec.command is not None for plan in plans] == [True, True, False]
+    assert len({plan.spec.generation for plan in plans}) == 3

@@ -1,0 +1,109 @@
+"""Asks the gateways what is asked for, and the policy how many replicas that takes; for ever.
+
+Owns the rhythm: a replica that is new is timed first, a model without any is given one at once when
+somebody waits. What is decided is `policies/autoscaling`'s; what was learned, `scaling/`'s.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from argosy.control.controller import Controller
+from argosy.control.scaling import LiveScaler, Signals, Subject, measure
+from argosy.engines.registry import adapter
+from argosy.fleet.config import Fleet
+from argosy.fleet.messages import Replica
+
+logger = logging.getLogger(__name__)
+_LOOK_EVERY_S = 1.0  # whether somebody waits for a model that has no replica
+
+Hear = Callable[[], Awaitable[Signals]]
+
+
+class Autoscaling:
+    """Of one run."""
+
+    def __init__(
+        self, scaler: LiveScaler, controller: Controller, hear: Hear, *, chance: random.Random
+    ) -> None:
+        self.scaler = scaler
+        self._controller = controller
+        self._hear = hear
+        self._chance = chance
+        self._running: asyncio.Task[None] | None = None
+        self._tried: dict[str, asyncio.Task[None]] = {}  # timings, by deployment
+
+    def start(self, fleet: Fleet) -> None:
+        """From now on, where the fleet has anything to scale."""
+        self.stop()
+        self._fleet = fleet
+        if any(one.autoscale.max is not None for one in fleet.deployments):
+            self._running = asyncio.create_task(self._decide_forever())
+
+    def stop(self) -> None:
+        """Targets stay as they are."""
+        if self._running is not None:
+            self._running.cancel()
+            self._running = None
+
+    async def _decide_forever(self) -> None:
+        decide_at_s = 0.0
+        while True:
+            try:
+                await self._look()
+                now_s = self._controller.now_s()
+                if now_s >= decide_at_s or self.scaler.is_wanted_at_once():
+                    decide_at_s = now_s + self.scaler.settings.decision_s
+                    self._decide(now_s)
+            except Exception:
+                logger.exception("Autoscaling failed; it is tried again")
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _look(self) -> None:
+        asked_s = {name: one.asked_at_s for name, one in self._controller.records.items()}
+        self.scaler.observe(self._controller.now_s(), self._controller.table, asked_s=asked_s)
+        self.scaler.hear(await self._hear())
+        for deployment in self.scaler.unmeasured():
+            self._measure_once(deployment)
+
+    def _decide(self, now_s: float) -> None:
+        for one in self.scaler.decide(now_s, self._controller.table):
+            self._controller.target(
+                {target.deployment: target.replicas for target in one.decision.targets},
+                reasons={target.deployment: target.reason for target in one.decision.targets},
+                inputs=msgspec.json.encode(one.decision),
+            )
+
+    def _measure_once(self, deployment: str) -> None:
+        """By its first replica that is ready."""
+        rows = self._controller.table.replicas
+        row = next(
+            (one for one in rows if one.deployment == deployment and one.state == "ready"), None
+        )
+        if row is None or row.url is None or deployment in self._tried:
+            return
+        subject = self._subject(row, row.url)
+        if subject is not None:
+            self._tried[deployment] = asyncio.create_task(self._measure(row, subject))
+
+    async def _measure(self, row: Replica, subject: Subject) -> None:
+        sustains = await measure(subject, chance=self._chance)
+        if sustains is None:
+            logger.warning("%s could not be timed: %s stays as it is", row.name, row.deployment)
+        else:
+            self.scaler.measured(row.deployment, sustains)
+
+    def _subject(self, row: Replica, url: str) -> Subject | None:
+        abilities = adapter(row.engine).abilities(row.engine)
+        if abilities.slots is None or abilities.context_tokens is None:
+            return None
+        return Subject(
+            url=url,
+            model=row.model,
+            slots=abilities.slots,
+            context_tokens=abilities.context_tokens,
+            itl_s_max=self._fleet.model(row.model).slo.itl_s_p99,
+        )

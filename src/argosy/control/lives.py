@@ -1,0 +1,240 @@
+"""One replica's next moment: its record and what is seen of it come in, its record goes out. Pure.
+
+What a failed probe means and how long to wait before a restart is decided in `policies/health`;
+whether the replica is wanted at all, in `policies/lifecycle`.
+"""
+
+import random
+
+from msgspec.structs import replace
+
+from argosy.control.records import Leaving, Record, SeenReplica
+from argosy.fleet.messages import ObservedReplica, Replica
+from argosy.policies.health import (
+    HealthSettings,
+    HealthState,
+    Healthy,
+    Probe,
+    Suspect,
+    Unresponsive,
+    became_ready,
+    judge,
+    restart_delay_s,
+)
+
+_VANISHED_S = 5.0  # a launcher may be slow to show what it has accepted
+
+
+def next_moment(
+    record: Record,
+    seen: SeenReplica,
+    *,
+    now_s: float,
+    settings: HealthSettings,
+    chance: random.Random,
+) -> Record | None:
+    """The record as it is now; None when the replica has left for good."""
+    if record.life == "ending":
+        return _after_its_end(record, now_s=now_s) if seen.is_stopped else record
+    if record.life == "down":
+        if record.leaving is not None:
+            return None
+        return record if now_s < record.not_before_s else _asked_for(record, now_s)
+    seen = _since_asked(record, seen)
+    record = _looked_at(record, seen, now_s)
+    ended = _why_ended(record, seen, now_s, settings)
+    if ended is not None:
+        return _ended(record, seen, ended, now_s=now_s, settings=settings, chance=chance)
+    if record.leaving is not None:
+        return _leaving(record, record.leaving, seen, now_s)
+    if seen.observed is not None and seen.observed.state == "listening":
+        record = _listens(record, seen.observed)
+    for probe in seen.probes if record.row.url is not None else ():
+        record = _probed(record, probe, now_s, settings)
+    return record
+
+
+def leave(record: Record, *, now_s: float, drain_s: float, reason: str) -> Record:
+    """From here on it is wanted no more, whatever comes."""
+    return replace(
+        record,
+        leaving=Leaving(until_s=now_s + drain_s, reason=reason),
+        row=record.told("stopping", f"{reason}; it ends what it has"),
+    )
+
+
+# Its beginning.
+
+
+def _asked_for(record: Record, now_s: float) -> Record:
+    return replace(
+        record,
+        life="starting",
+        asked_at_s=now_s,
+        accepted_at_s=None,
+        health=HealthState(),
+        row=_again(record) if record.row.state == "dead" and record.is_ours else record.row,
+    )
+
+
+def _again(record: Record) -> Replica:
+    reason = f"started again; before that: {record.row.reason.rpartition('; ')[0]}"
+    row = record.told("starting", reason)
+    return replace(row, restarts=row.restarts + 1)
+
+
+def _listens(record: Record, observed: ObservedReplica) -> Record:
+    """Where it listens; another address is another process, which has to prove itself."""
+    row = record.row
+    if (row.url, row.pid) == (observed.url, observed.pid):
+        return replace(record, row=replace(row, node=observed.node))
+    if row.url is not None and row.state in ("ready", "suspect", "unreachable"):
+        record = replace(record, life="starting", health=HealthState())
+    return replace(record, row=record.told("starting", "listens", of=observed))
+
+
+def _tried(record: Record, ok: bool, detail: str, now_s: float) -> Record:
+    if not ok:
+        return replace(record, row=record.told("starting", f"listens, not ready yet: {detail}"))
+    return replace(
+        record,
+        life="up",
+        is_killed=False,
+        restarts=became_ready(record.restarts, now_s=now_s),
+        row=record.told("ready", "answers its probes"),
+    )
+
+
+def _probed(record: Record, probe: Probe, now_s: float, settings: HealthSettings) -> Record:
+    if probe.ok:
+        record = replace(record, probe_good_s=now_s)
+    if record.life == "starting" and record.is_ours:
+        return _tried(record, probe.ok, probe.detail, now_s)
+    health, verdict = judge(record.health, probe, now_s=now_s, settings=settings)
+    return _judged(replace(record, health=health, hang=None), verdict)
+
+
+# Its course.
+
+
+def _since_asked(record: Record, seen: SeenReplica) -> SeenReplica:
+    """Without what was seen of its life before."""
+    if seen.observed_at_s is None or seen.observed_at_s >= record.asked_at_s:
+        return seen
+    return replace(seen, observed=None, observed_at_s=float("-inf"))
+
+
+def _looked_at(record: Record, seen: SeenReplica, now_s: float) -> Record:
+    if seen.is_accepted and record.accepted_at_s is None:
+        record = replace(record, accepted_at_s=now_s)
+    is_seen = seen.observed_at_s is not None and (
+        seen.observed is None or seen.observed.state != "unreachable"
+    )
+    if is_seen:
+        return record if record.unseen_since_s is None else replace(record, unseen_since_s=None)
+    return record if record.unseen_since_s is not None else replace(record, unseen_since_s=now_s)
+
+
+def _judged(record: Record, verdict: Healthy | Suspect | Unresponsive) -> Record:
+    match verdict:
+        case Healthy():
+            return replace(record, life="up", row=record.told("ready", verdict.reason))
+        case Suspect():
+            return replace(record, row=record.told("suspect", verdict.reason))
+        case Unresponsive() if not record.is_ours:
+            return replace(record, row=record.told("dead", verdict.reason))
+        case Unresponsive() if record.unseen_since_s is not None:
+            reason = f"{verdict.reason}; its pool or node cannot be seen, so it is left alone"
+            return replace(record, row=record.told("unreachable", reason))
+        case Unresponsive():
+            row = record.told("suspect", verdict.reason)
+            return replace(record, hang=verdict.reason, row=row)
+
+
+def killed(
+    record: Record, *, now_s: float, settings: HealthSettings, chance: random.Random
+) -> Record:
+    """One that hangs: it is ended, and started again."""
+    why = record.hang or "it is killed"
+    ended = _ended(record, SeenReplica(), why, now_s=now_s, settings=settings, chance=chance)
+    return replace(ended, hang=None, is_killed=True)
+
+
+def spared(record: Record, why: str) -> Record:
+    """One that hangs and is not killed now."""
+    return replace(record, row=record.told("suspect", f"{record.hang}; not killed: {why}"))
+
+
+# Its end.
+
+
+def _why_ended(
+    record: Record, seen: SeenReplica, now_s: float, settings: HealthSettings
+) -> str | None:
+    if seen.failure is not None and record.life == "starting":
+        return f"cannot start: {seen.failure.reason}"
+    observed = seen.observed
+    if observed is None:
+        return "it is gone from its pool" if _has_vanished(record, seen) else None
+    if observed.generation != record.spec.generation and record.accepted_at_s is not None:
+        return f"what runs under its name is of generation {observed.generation}"
+    if observed.state == "ended":
+        if record.life == "up":
+            return observed.detail
+        what = "cannot start" if record.row.url is None else "ended before it was ready"
+        return f"{what}: {observed.detail}"
+    is_late = now_s - record.asked_at_s > settings.start_s_max
+    if record.life == "starting" and record.is_ours and is_late and record.row.state == "starting":
+        return f"not ready after {settings.start_s_max:g} s"
+    return None
+
+
+def _has_vanished(record: Record, seen: SeenReplica) -> bool:
+    """Seen before, or accepted for long, and its pool shows it no more."""
+    if seen.observed_at_s is None:
+        return False
+    if record.life == "up" and record.accepted_at_s is not None:
+        return seen.observed_at_s > record.accepted_at_s
+    return (
+        record.accepted_at_s is not None and seen.observed_at_s > record.accepted_at_s + _VANISHED_S
+    )
+
+
+def _ended(
+    record: Record,
+    seen: SeenReplica,
+    why: str,
+    *,
+    now_s: float,
+    settings: HealthSettings,
+    chance: random.Random,
+) -> Record:
+    restarts, delay = restart_delay_s(
+        record.restarts, now_s=now_s, jitter=chance.random(), settings=settings
+    )
+    delay_s, reason = delay.delay_s, delay.reason
+    asked = None if seen.failure is None else seen.failure.retry_after_s
+    if asked is not None and asked > delay_s:
+        delay_s, reason = asked, f"restart in {asked:.2g} s, as its pool asks"
+    told = why if record.leaving is not None else f"{why}; {reason}"
+    row = record.told("dead" if record.leaving is None else "stopping", told)
+    return replace(
+        record,
+        life="ending",
+        restarts=restarts,
+        not_before_s=now_s + delay_s,
+        row=replace(row, url=None, pid=None),
+    )
+
+
+def _leaving(record: Record, leaving: Leaving, seen: SeenReplica, now_s: float) -> Record:
+    if seen.requests_in_flight == 0 or now_s >= leaving.until_s or record.row.url is None:
+        return replace(record, life="ending")
+    return record
+
+
+def _after_its_end(record: Record, *, now_s: float) -> Record | None:
+    if record.leaving is not None:
+        return None
+    record = replace(record, life="down", accepted_at_s=None)
+    return record if now_s < record.not_before_s else _asked_for(record, now_s)

@@ -1,0 +1,189 @@
+"""A replica's process, tied to the process that starts it: when that one dies, however, so does it.
+
+Three ties: the kernel's parent-death signal, the end of its stdin, and a record that whoever comes
+next on this machine reads (`orphans.py`). Its stderr goes to a log, stdout's first line is its URL.
+Plain threads: an actor is no place for an event loop of ours. Knows nothing of Ray.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote
+
+import msgspec
+
+from argosy.launchers.ray.orphans import put_on_record, reap
+from argosy.launchers.ray.protocol import Description
+from argosy.launchers.streams import Log
+
+# Run in the new process before its program: PR_SET_PDEATHSIG is 1 in linux/prctl.h. A parent that
+# died before that leaves another parent behind. No preexec_fn: an actor has threads.
+_TIE = """
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("its actor is gone")
+try:
+    os.execvp(sys.argv[2], sys.argv[2:])
+except OSError as error:
+    sys.exit(f"{sys.argv[2]} cannot be run: {error}")
+"""
+_LINE_BYTES_MAX = 65536
+# Set by Ray for its own worker: not meant for an engine, which would compute on one thread.
+_RAYS_OWN = ("OMP_NUM_THREADS", "PYTHONBREAKPOINT")
+
+
+class Child:
+    """One process and what is known of it. `folder` is the machine's, for logs and records.
+
+    `host` is where others reach this machine: `{host}` in a word of `argv` becomes it, and so does
+    the 127.0.0.1 or 0.0.0.0 of the URL that the program says.
+    """
+
+    def __init__(
+        self, name: str, argv: tuple[str, ...], env: dict[str, str], *, folder: Path, host: str
+    ) -> None:
+        self._name = name
+        self._argv = tuple(word.replace("{host}", host) for word in argv)
+        self._env = env
+        self._folder = folder
+        self._host = host
+        self._log = Log(folder / "logs" / f"{quote(name, safe=':@')}.log")
+        self._news = threading.Condition()
+        self._is = Description(version=1, state="starting")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_stopping = False
+        # The thread that starts it must live as long: the parent-death signal is the thread's.
+        threading.Thread(target=self._keep, name="keeper", daemon=True).start()
+
+    def describe(self) -> Description:
+        """As it is now."""
+        with self._news:
+            return self._is
+
+    def next_description(self, version: int, wait_s: float) -> Description:
+        """As soon as it is another than `version`; the same after `wait_s`."""
+        with self._news:
+            self._news.wait_for(lambda: self._is.version != version, wait_s)
+            return self._is
+
+    def stop(self, grace_s: float) -> None:
+        """SIGTERM, then SIGKILL; returns when all of its session is gone.
+
+        The first grace to pass counts, of all that ask.
+        """
+        with self._news:
+            self._is_stopping = True
+            self._signal(signal.SIGTERM)
+            if not self._news.wait_for(self._has_ended, grace_s):
+                self._signal(signal.SIGKILL)
+                self._news.wait_for(self._has_ended)
+
+    def _has_ended(self) -> bool:
+        return self._is.state == "ended"
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, number)
+
+    def _keep(self) -> None:
+        try:
+            reap(self._folder / "records")
+            how = self._run()
+        except OSError as error:
+            how = f"could not be started: {error}"
+        self._tell(state="ended", url=None, pid=None, detail=how)
+
+    def _run(self) -> str:
+        with self._log.open() as stderr, self._news:
+            if self._is_stopping:
+                return "stopped before it was started"
+            process = self._process = self._spawn(stderr)
+            self._tell(pid=process.pid)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        record = put_on_record(self._folder / "records", self._name, process.pid)
+        reader = threading.Thread(
+            target=self._read, args=(process.stdout,), name="stdout", daemon=True
+        )
+        reader.start()
+        # Not reaped yet: until its group is killed too, nobody else can have its pid.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        status = process.wait()
+        process.stdin.close()
+        if record is not None:
+            record.unlink(missing_ok=True)
+        was = self.describe()
+        when = "" if was.state == "listening" else " before it listened"
+        words = "" if self._is_stopping else f", {self._log.tail()}"
+        return was.detail or f"{how_it_ended(status)}{when}{words}"
+
+    def _spawn(self, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
+        theirs = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith("RAY_") and key not in _RAYS_OWN
+        }
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _TIE, str(os.getpid()), *self._argv],
+            env={**theirs, **self._env},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            start_new_session=True,
+        )
+
+    def _read(self, stdout: IO[bytes]) -> None:
+        with stdout:
+            line = stdout.readline(_LINE_BYTES_MAX)
+            url = _read_url(line)
+            if url is not None:
+                self._tell(state="listening", url=self._from_afar(url))
+            elif line:
+                text = line.decode(errors="replace")[:80]
+                self._tell(detail=f"printed {text!r} where its URL was expected, and was killed")
+                self._signal(signal.SIGKILL)
+            while os.read(stdout.fileno(), _LINE_BYTES_MAX):
+                pass
+
+    def _from_afar(self, url: str) -> str:
+        for here in ("//127.0.0.1:", "//0.0.0.0:"):
+            url = url.replace(here, f"//{self._host}:", 1)
+        return url
+
+    def _tell(self, **news: str | int | None) -> None:
+        with self._news:
+            if self._is.state != "ended":  # a line read late changes nothing
+                changed = msgspec.structs.replace(self._is, version=self._is.version + 1, **news)
+                self._is = changed
+                self._news.notify_all()
+
+
+class _Listening(msgspec.Struct, frozen=True, kw_only=True):
+    url: str
+
+
+def _read_url(line: bytes) -> str | None:
+    try:
+        return msgspec.json.decode(line, type=_Listening).url
+    except ValueError:  # msgspec's errors are ValueErrors
+        return None
+
+
+def how_it_ended(status: int) -> str:
+    """In words, of what `wait` gives."""
+    if status >= 0:
+        return f"exited with status {status}"
+    try:
+        return f"killed by {signal.Signals(-status).name}"
+    except ValueError:  # a real-time signal has no name
+        return f"killed by signal {-status}"
