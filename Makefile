@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: install serve test test-engines check bench bench-gateway bench-routing bench-simulator bench-reality bench-replays bench-fluid bench-autoscaling failover clean
+.PHONY: install serve test test-engines test-ray check bench bench-gateway bench-routing bench-simulator bench-reality bench-replays bench-fluid bench-autoscaling bench-spike bench-control failover clean
 
 install: $(VENV)/.serve
 
@@ -36,6 +36,10 @@ test: $(VENV)/.dev      ## the default suite, about six minutes on two cores
 
 test-engines: $(VENV)/.dev  ## llama.cpp and a real vLLM as each other's spare; see docs/ENGINES.md
 	@$(BIN)/python -m pytest -q -s -m engines tests/system/test_unlike_engines.py $(ARGS)
+
+test-ray: $(VENV)/.dev  ## replicas on a real Ray cluster of four nodes, here; see docs/RAY.md
+	@$(PIP) install -c constraints.txt -e '.[ray]'
+	@$(BIN)/python -m pytest -q -m ray tests/launchers $(ARGS)
 
 check: $(VENV)/.dev     ## format, lint, types, layers
 	@$(BIN)/ruff format --check .
@@ -69,6 +73,12 @@ bench-fluid: $(VENV)/.dev  ## the fluid mode beside the exact one; see docs/FLUI
 
 bench-autoscaling: $(VENV)/.dev  ## scaling rules on recorded demand; see docs/AUTOSCALING.md
 	@$(BIN)/python -m bench.autoscaling $(ARGS)
+
+bench-spike: $(VENV)/.dev  ## a live spike under each scaling rule: twenty minutes; see docs/AUTOSCALING.md
+	@$(BIN)/python -m bench.spike $(ARGS)
+
+bench-control: $(VENV)/.dev  ## a tick of the control plane at 2,000 replicas on 100 pools
+	@$(BIN)/python -m bench.reconcile $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -262,7 +262,7 @@ def test_who_waits_for_a_model_without_a_replica_gets_one_at_once():
     scaler.hear(waits)
     assert scaler.is_wanted_at_once() == ("chat",)
     assert target(scaler, 1_993.5, table()).replicas == 1
-    target(scaler, 1_994.5, table("starting"), replace(waits, at_s=BEGAN_S + 1_994.0))
+    assert target(scaler, 1_994.5, table("starting"), asked(1, at_s=1_994.0)).replicas == 1
     assert scaler.is_wanted_at_once() == ()
 
 

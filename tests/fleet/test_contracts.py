@@ -114,9 +114,23 @@ def test_what_cannot_be_bought_or_kept_is_told_with_what_would_work(changes, pat
     assert any(f"  {path} " in line and told in line for line in lines), lines
 
 
+_IN_FRANKFURT = [("large", "own-mi300x"), ("small", "gcp-v6e"), ("reasoning", "azure-h100")]
+
+
+def test_nothing_is_deployed_where_its_data_may_not_be():
+    told = refused(changed(models__2__residency=["eu"]))
+    assert "deployments[5].pool" in told
+    assert (
+        '"azure-maia" is in azure/westus3, but reasoning must stay in eu. Deploy it there' in told
+    )
+
+
 def test_an_area_is_refused_while_nobody_knows_in_which_country_a_region_is():
     value = changed(models__0__residency=["eu"], models__2__residency=[])
     del value["pools"][1]["country"]
+    value["deployments"] = [
+        one for one in value["deployments"] if (one["model"], one["pool"]) in _IN_FRANKFURT
+    ]
     told = refused(value)
     assert "the country of own/frankfurt (pool own-mi300x) is not known" in told
     assert "Write pools[1].country" in told

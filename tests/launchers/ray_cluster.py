@@ -72,10 +72,12 @@ class RayCluster:
         """All of the node's own processes, as a power cut would; its actors' too."""
         process = self._nodes.pop(name)
         with contextlib.suppress(psutil.NoSuchProcess):
-            tree = psutil.Process(process.pid)
-            for each in [tree, *tree.children(recursive=True)]:
+            children = psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+            for each in children:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     each.kill()
+            psutil.wait_procs(children, 10)
         process.wait(10)
 
     def close(self) -> None:

@@ -272,7 +272,12 @@ def test_requests_go_where_their_data_may_be_and_the_way_is_short_enough():
         (["azure", "own/site"], {"azure/eastus", "own/site"}),
         (["us"], {"azure/eastus"}),
     ):
-        fleet = fleet_of(models=[{**chat, "residency": words}], **planned(network_share_max=0.9))
+        there = next(one["name"] for one in VALUE["pools"] if one["region"] in regions)
+        fleet = fleet_of(
+            models=[{**chat, "residency": words}],
+            deployments=[{**VALUE["deployments"][0], "pool": there}],
+            **planned(network_share_max=0.9),
+        )
         reach = reach_of(fleet, fleet.models[0], "azure/eastus", fleet.pools)
         assert set(reach.regions) == regions
     fleet = fleet_of(models=[{**chat, "slo": {}}])

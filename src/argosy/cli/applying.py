@@ -5,15 +5,22 @@ file, and only when they serve do replicas change and the old processes retire.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Protocol
 
 from argosy.cli.differences import differences
 from argosy.cli.fetch import weights_of
-from argosy.cli.files import UnreadableFleetError, at_port, check_startable, load_fleet
+from argosy.cli.files import (
+    UnreadableFleetError,
+    at_port,
+    check_startable,
+    load_fleet,
+    parse_fleet,
+)
 from argosy.cli.gateway_child import GatewayStartError
-from argosy.cli.gateways import Gateways
 from argosy.cli.operator_socket import Apply, OperatorReply
+from argosy.cli.pretending import Pretence
 from argosy.cli.upstream_keys import MissingKeyError
 from argosy.cli.wanted import LauncherChangedError, Launchers, threads_each, wanted
 from argosy.control.change import Change, change
@@ -21,12 +28,21 @@ from argosy.control.controller import Controller
 from argosy.engines.weights import WeightsError
 from argosy.fleet.config import Fleet
 from argosy.gateway.ledger_file import LedgerError
+from argosy.store.errors import StoreError
 
 _FIXED = ("host", "port", "processes")  # of the gateway: its sockets live as long as the run
 
 
 class ApplyRefusedError(Exception):
     """Nothing has changed; the message says why and what would work."""
+
+
+class Changeable(Protocol):
+    """The gateways."""
+
+    async def replace(self, fleet: Fleet) -> None:
+        """Have them serve that fleet. Raises GatewayStartError: then nothing has changed."""
+        ...
 
 
 class Applier:
@@ -38,11 +54,14 @@ class Applier:
         *,
         file: Path | None,
         port: int | None,
-        gateways: Gateways,
+        gateways: Changeable,
         controller: Controller,
         launchers: Launchers,
         on_applied: Callable[[Fleet], None],
+        pretence: Pretence | None = None,
+        note: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
+        """`note` is given the text that is taken up, where others are to take it up too."""
         self.fleet = fleet
         self._file = file  # None: the embedded fleet
         self._port = port  # of the command, before the file's
@@ -50,6 +69,8 @@ class Applier:
         self._controller = controller
         self._launchers = launchers
         self._on_applied = on_applied
+        self._pretence = pretence
+        self._note = note
         self._threads = threads_each(fleet)
         self._one_at_a_time = asyncio.Lock()
 
@@ -62,15 +83,18 @@ class Applier:
                 return OperatorReply(done=True, said=await self._change_over(request))
             except (
                 UnreadableFleetError, MissingKeyError, WeightsError, GatewayStartError,
-                ApplyRefusedError, LauncherChangedError, LedgerError, OSError,
+                ApplyRefusedError, LauncherChangedError, LedgerError, OSError, StoreError,
             ) as error:  # fmt: skip
                 return OperatorReply(done=False, said=str(error))
 
     async def _change_over(self, request: Apply) -> str:
         file = self._file if request.file is None else Path(request.file)
-        fleet = at_port(load_fleet(file), self._port)
+        fleet = at_port(self._asked(request, file), self._port)
+        if self._pretence is not None:
+            fleet = self._pretence.of(fleet)
         check_startable(fleet)
-        _check_fixed(self.fleet, fleet)
+        if self._note is None:
+            _check_fixed(self.fleet, fleet)
         weights = await asyncio.to_thread(weights_of, fleet)
         # A deployment keeps its threads: other replicas than before are no reason to restart it.
         threads = {**threads_each(fleet), **self._threads}
@@ -78,6 +102,8 @@ class Applier:
         changed = change(self._controller.records.values(), self._controller.as_wanted(new.plans))
         if request.is_dry:
             return "\n".join((*differences(self.fleet, fleet), _replicas(changed)))
+        if self._note is not None and request.text is not None:
+            await self._note(request.text)
         await self._gateways.replace(fleet)
         self._controller.want(
             new.plans,
@@ -88,6 +114,20 @@ class Applier:
         self.fleet, self._file, self._threads = fleet, file, threads
         self._on_applied(fleet)
         return _told(fleet, changed)
+
+
+    def _asked(self, request: Apply, file: Path | None) -> Fleet:
+        if self._note is None and request.text is None:
+            return load_fleet(file)
+        if request.text is None:
+            raise ApplyRefusedError("name the fleet file: argosy apply FLEET.YAML --control URL")
+        fleet = parse_fleet(request.text, source=request.file or "fleet.yaml")
+        if fleet.fleet != self.fleet.fleet:
+            raise ApplyRefusedError(
+                f"that file is of fleet {fleet.fleet}; these control planes are of fleet "
+                f"{self.fleet.fleet}. Another fleet has control planes of its own: argosy control"
+            )
+        return fleet
 
 
 def _check_fixed(old: Fleet, new: Fleet) -> None:

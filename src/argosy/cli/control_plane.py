@@ -1,46 +1,70 @@
-"""The control plane inside `argosy up`: built from the rooms, started, steered, stopped.
+"""The control plane of one leader: built from the rooms, started, steered, stopped.
 
 Owns the wiring: the controller, its memory in the store, the autoscaling that hears the gateways,
-and what an operator may ask of them.
+and what an operator may ask of them. `argosy up` has it beside its gateway; `argosy control` has it
+as long as it leads (`leading.py`).
 """
 
 import asyncio
+import hashlib
 import logging
 import random
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
+import msgspec
 from sqlalchemy import Engine as StoreEngine
 
 from argosy.cli.applying import Applier
-from argosy.cli.gateways import Gateways
 from argosy.cli.operating import Operator
+from argosy.cli.operator_socket import Asked, OperatorReply
+from argosy.cli.pretending import Pretence
 from argosy.cli.state import now_s
 from argosy.cli.wanted import Launchers, threads_each, wanted
 from argosy.control.autoscaling import Autoscaling
 from argosy.control.controller import Controller
-from argosy.control.memory import StoreMemory, read_records
+from argosy.control.leading import Guarded, Leading
+from argosy.control.memory import Intent, StoreMemory, read_intent, read_records
 from argosy.control.probe import HttpProber
 from argosy.control.reconcile import Settings
 from argosy.control.records import Record
-from argosy.control.scaling import LiveScaler, Signals, signals_of
+from argosy.control.scaling import LiveScaler, Signals
 from argosy.fleet.config import Fleet
 from argosy.fleet.launchers import EndpointLauncher, LocalLauncher
 from argosy.fleet.messages import ReplicaTable
-from argosy.gateway.together import metrics_of
-from argosy.store.control import Fenced
-from argosy.store.errors import StoreError
-from argosy.store.leases import Held, Lease, acquire, renew
+from argosy.launchers.port import Launcher
+from argosy.store.control import Fenced, Published
+from argosy.store.errors import FencedError, StoreError
 
 logger = logging.getLogger(__name__)
-_LEASE_S = 15.0
-_HOLDER = "up"  # the state folder has one run at a time: the one before is dead
-_KEPT = "autoscaling"
+VERSIONS = 10**9  # of the tables of one leader: any of the next one's is above all of them
+_UP_LEASE_S = 15.0
+_UP = "up"  # the state folder has one run at a time: the one before is dead
+_SCALING, _INTENT = "autoscaling", "intent"  # what is kept, by name
 _KEEP_EVERY_S = 60.0
+_LOOK_EVERY_S = 0.5  # whether what is intended has changed
+
+
+class Audience(Protocol):
+    """The gateways, as the control plane needs them."""
+
+    async def replace(self, fleet: Fleet) -> None:
+        """Have them take up that fleet; as `Gateways.replace`."""
+        ...
+
+    async def in_flight(self, replica: str) -> int | None:
+        """Requests on a replica that leaves; None: not known now."""
+        ...
+
+    async def heard(self, *, at_s: float) -> Sequence[Signals]:
+        """What each tells; `at_s`: now, in Unix time."""
+        ...
 
 
 class ControlPlane:
-    """Of one run."""
+    """Of one leader."""
 
     def __init__(
         self,
@@ -51,17 +75,31 @@ class ControlPlane:
         state: Path,
         store: StoreEngine,
         weights: Mapping[str, Path | None],
-        gateways: Gateways,
+        gateways: Audience,
         publish: Callable[[ReplicaTable], None],
+        pretence: Pretence | None = None,
+        leading: Leading | None = None,
     ) -> None:
+        """`leading`: whose lease it acts under, with a store that others share; None: its own.
+
+        Raises StoreError when another one leads.
+        """
         self._fleet = fleet
-        self._store = store
         self._weights = weights
         self._gateways = gateways
-        self._lease = _acquired(store, fleet.fleet)
-        self._fenced = Fenced(store, fleet.fleet, self._lease.token)
-        self._memory = StoreMemory(self._fenced)
-        self._launchers = Launchers(state)
+        self._publish = publish
+        self._is_shared = leading is not None
+        self._leading = leading or Leading(
+            store, fleet.fleet, _UP, clock_s=awake_s, ttl_s=_UP_LEASE_S
+        )
+        lease = self._leading.lease or self._leading.take()
+        self._fenced = Fenced(store, fleet.fleet, lease.token)
+        self._memory = StoreMemory(
+            self._fenced, on_fenced=lambda: self._leading.fence("the store refuses what we write")
+        )
+        self._launchers = _GuardedLaunchers(
+            Launchers(state, pretence=pretence), self._leading.may_act
+        )
         self.controller = Controller(
             publish=publish,
             prober=HttpProber(),
@@ -78,49 +116,88 @@ class ControlPlane:
             controller=self.controller,
             launchers=self._launchers,
             on_applied=self._applied,
+            pretence=pretence,
+            note=self._note_spec if self._is_shared else None,
         )
-        self.operator = Operator(self.applier, self.controller)
+        self.operator = Operator(self.applier, self.controller, pretence=pretence)
         self._autoscaling: Autoscaling | None = None
-        self._keeping: asyncio.Task[None] | None = None
+        self._keeping: list[asyncio.Task[None]] = []
+        self._intended: Intent | None = None
 
     async def start(self) -> None:
-        """Begin; returns at once, with a first table published."""
+        """Begin, with a first table published. Raises StoreError."""
+        if not self._is_shared:
+            self._leading.hold()
+            self._keeping.append(asyncio.create_task(self._tell_when_lost()))
         parts = wanted(
             self._fleet,
             weights=self._weights,
             threads=threads_each(self._fleet),
             launchers=self._launchers,
         )
-        stored = read_records(self._fenced.load().values())
-        outlive = [one for one in stored if _outlives(self._fleet, one)]
-        published = self._fenced.published()
-        self._memory.begin(stored)
+        left = await asyncio.to_thread(_read, self._fenced)
+        version = self._first_version(left.published)
+        self._memory.begin(left.records)
+        if self._is_shared and left.intent is not None:
+            self.controller.recall(
+                held=left.intent.held, targets=left.intent.targets, drains=left.intent.drains
+            )
         await self.controller.start(
             parts.plans,
             parts.launchers,
             prober=parts.prober,
-            records=outlive,
-            version=0 if published is None else published.version,
+            records=[one for one in left.records if self._outlives(one)],
+            version=version,
             in_flight=self._gateways.in_flight,
         )
-        scaler = LiveScaler(self._fleet, saved=self._fenced.kept().get(_KEPT))
+        if self.controller.table.version == version:  # it is the last leader's, and not told yet
+            self._publish(self.controller.table)
+        scaler = LiveScaler(self._fleet, saved=left.scaling)
         self._autoscaling = Autoscaling(scaler, self.controller, self._hear, chance=random.Random())
         self._autoscaling.start(self._fleet)
-        self._keeping = asyncio.create_task(self._keep_forever())
+        self._keeping.append(asyncio.create_task(self._keep_forever()))
 
-    async def stop(self, grace_s: float) -> None:
-        """End all replicas; may be called again with less grace."""
+    async def operate(self, asked: Asked) -> OperatorReply:
+        """What an operator asks; said to be done once the next leader would know it too."""
+        reply = await self.operator.handle(asked)
+        if reply.done:
+            await self._keep_intent()
+        return reply
+
+    async def stop(self, grace_s: float, *, is_final: bool = True) -> None:
+        """End all replicas; may be called again with less grace. Not final: they run on."""
         if self._autoscaling is not None:
             self._autoscaling.stop()
-        await self.controller.stop(grace_s)
+        await self.controller.stop(grace_s, is_final=is_final)
 
     async def close(self) -> None:
         """Write what is left to be written; after `stop`."""
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.wait((self._keeping,))
-            await self._keep()
+        if self._keeping:
+            for task in self._keeping:
+                task.cancel()
+            await asyncio.wait(self._keeping)
+            await self._keep_scaling()
+            await self._keep_intent()
         await self._memory.close()
+        if not self._is_shared:
+            await self._leading.resign()
+            self._leading.close()
+
+    def _first_version(self, published: Published | None) -> int:
+        """Above all that any gateway may have, also of a leader that could store no more."""
+        last = 0 if published is None else published.version
+        if not self._is_shared:
+            return last
+        return max(last + 1, self._fenced.token * VERSIONS)
+
+    def _outlives(self, record: Record) -> bool:
+        """Whether it may still run though the control plane that started it has ended."""
+        for pool in self._fleet.pools:
+            if pool.name == record.spec.pool:
+                if isinstance(pool.launcher, EndpointLauncher):
+                    return self._is_shared
+                return not isinstance(pool.launcher, LocalLauncher)
+        return False
 
     def _applied(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -128,58 +205,93 @@ class ControlPlane:
             self._autoscaling.scaler.use(fleet, seeds={})
             self._autoscaling.start(fleet)
 
-    async def _hear(self) -> Signals:
-        collected = await self._gateways.collect()
-        at_s = self.controller.now_s()
-        return signals_of(
-            metrics_of(collected),
-            at_s=at_s,
-            began_s=at_s - collected.uptime_s,
-            is_whole=not collected.silent,
-        )
+    async def _note_spec(self, text: str) -> None:
+        """For the gateways and the next leader. Raises StoreError."""
+        sha256 = hashlib.sha256(text.encode()).hexdigest()
+        try:
+            await asyncio.to_thread(self._fenced.put_spec, text, sha256, by=self._leading.holder)
+        except FencedError as error:
+            raise StoreError(str(error)) from error
+
+    async def _hear(self) -> Sequence[Signals]:
+        return await self._gateways.heard(at_s=self.controller.now_s())
+
+    # What the next one is to know.
+
+    async def _tell_when_lost(self) -> None:
+        reason = await self._leading.lost()
+        logger.error("This run acts no more, it only serves: %s", reason)
 
     async def _keep_forever(self) -> None:
-        """The lease, and what the autoscaling has learned."""
-        rounds = 0
+        kept_s = 0.0
         while True:
-            await asyncio.sleep(_LEASE_S / 3)
-            rounds += 1
-            try:
-                renewed = await asyncio.to_thread(renew, self._store, self._lease, ttl_s=_LEASE_S)
-            except StoreError as error:
-                logger.warning("The lease could not be renewed: %s", error)
-                continue
-            if isinstance(renewed, Held):
-                logger.error("Another control plane has the lease of %s", self._fleet.fleet)
-                return
-            if rounds * _LEASE_S / 3 >= _KEEP_EVERY_S:
-                rounds = 0
-                await self._keep()
+            await asyncio.sleep(_LOOK_EVERY_S)
+            await self._keep_intent()
+            kept_s += _LOOK_EVERY_S
+            if kept_s >= _KEEP_EVERY_S:
+                kept_s = 0.0
+                await self._keep_scaling()
 
-    async def _keep(self) -> None:
-        if self._autoscaling is None:
-            return
-        saved = self._autoscaling.scaler.save()
-        try:
-            await asyncio.to_thread(self._fenced.keep, _KEPT, saved)
-        except StoreError as error:
-            logger.warning("What the autoscaling learned could not be stored: %s", error)
-
-
-def _acquired(store: StoreEngine, fleet: str) -> Lease:
-    """Raises StoreError."""
-    got = acquire(store, fleet, _HOLDER, ttl_s=_LEASE_S)
-    if isinstance(got, Held):
-        raise StoreError(
-            f"the control plane {got.holder} leads fleet {fleet} on this store, for "
-            f"{got.free_in_s:.0f} s more. Stop it first, or name another folder: --state DIR"
+    async def _keep_intent(self) -> None:
+        controller = self.controller
+        intent = Intent(
+            held=dict(controller.held), targets=dict(controller.targets), drains=controller.drains
         )
-    return got
+        if self._is_shared and intent != self._intended:
+            if await self._keep(_INTENT, msgspec.json.encode(intent)):
+                self._intended = intent
+
+    async def _keep_scaling(self) -> None:
+        if self._autoscaling is not None:
+            await self._keep(_SCALING, self._autoscaling.scaler.save())
+
+    async def _keep(self, name: str, body: bytes) -> bool:
+        try:
+            await asyncio.to_thread(self._fenced.keep, name, body)
+        except (StoreError, FencedError) as error:
+            logger.warning("What the next control plane is to know was not stored: %s", error)
+            return False
+        return True
 
 
-def _outlives(fleet: Fleet, record: Record) -> bool:
-    """Whether it may still run though the run that started it has ended."""
-    for pool in fleet.pools:
-        if pool.name == record.spec.pool:
-            return not isinstance(pool.launcher, LocalLauncher | EndpointLauncher)
-    return False
+class _GuardedLaunchers(Launchers):
+    """Those of another one, each behind a guard of its own."""
+
+    def __init__(self, launchers: Launchers, may_act: Callable[[], bool]) -> None:
+        self._launchers = launchers
+        self._may_act = may_act
+        self._guarded: dict[str, Guarded] = {}
+
+    def of(self, fleet: Fleet) -> dict[str, Launcher]:
+        found: dict[str, Launcher] = {}
+        for pool, launcher in self._launchers.of(fleet).items():
+            guarded = self._guarded.get(pool)
+            if guarded is None or guarded.launcher is not launcher:
+                guarded = self._guarded[pool] = Guarded(launcher, self._may_act)
+            found[pool] = guarded
+        return found
+
+
+class _Left(msgspec.Struct, frozen=True, kw_only=True):
+    """What the last leader left."""
+
+    records: tuple[Record, ...]
+    published: Published | None
+    scaling: bytes | None
+    intent: Intent | None
+
+
+def _read(fenced: Fenced) -> _Left:
+    """Raises StoreError."""
+    kept = fenced.kept()
+    return _Left(
+        records=read_records(fenced.load().values()),
+        published=fenced.published(),
+        scaling=kept.get(_SCALING),
+        intent=read_intent(kept.get(_INTENT)),
+    )
+
+
+def awake_s() -> float:
+    """Seconds by a clock that never goes back and counts the time that this host sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -42,7 +42,9 @@ def events(
         bool, typer.Option("--json", help="A line of JSON each, with what it was decided from.")
     ] = False,
 ) -> None:
-    """Show what the control plane decided and why, the oldest first.
+    """Show what the control plane decided and why, the oldest first, with its number.
+
+    A decision to scale in full: argosy explain --decision NUMBER
 
     Examples:
         argosy events --since 10m
@@ -56,7 +58,7 @@ def events(
     with open_state_store(state) as store:
         from argosy.store.decisions import read
 
-        name = _fleet(store, fleet)
+        name = fleet_of(store, fleet)
         found = read(
             store, name, since_s=now_s() - reach_s, subject=subject, kind=kind, limit=_PAGE
         )
@@ -74,7 +76,8 @@ def events(
                     _print(one, as_json=as_json)
 
 
-def _fleet(store: "Engine", asked: str | None) -> str:
+def fleet_of(store: "Engine", asked: str | None) -> str:
+    """The fleet that is meant: the one that was decided for last, unless one is named."""
     from argosy.store.decisions import fleets
 
     known = fleets(store)
@@ -102,6 +105,6 @@ def _print(one: "LoggedDecision", *, as_json: bool) -> None:
         return
     at = datetime.fromtimestamp(one.at_s, UTC)
     first, *rest = one.reason.splitlines() or [""]
-    typer.echo(f"{at:%Y-%m-%d %H:%M:%S}  {one.kind:<9} {one.subject}  {first}")
+    typer.echo(f"{one.seq:>5}  {at:%Y-%m-%d %H:%M:%S}  {one.kind:<9} {one.subject}  {first}")
     for line in rest:
-        typer.echo(f"{'':<31}{line}")
+        typer.echo(f"{'':<38}{line}")

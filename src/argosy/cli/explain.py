@@ -1,7 +1,8 @@
-"""`argosy explain REQUEST_ID`: where a request went and why, and what befell it on the way.
+"""`argosy explain`: where a request went and why, or why the control plane decided something.
 
 The routing decisions and events come from the running gateway, which replays each decision; what
-the request cost comes from the store. `decision_text.py` says a decision in words.
+the request cost comes from the store. `decision_text.py` says a decision in words. What the
+control plane decided is in the store, with what it was made from (`scaling_text.py`).
 """
 
 import re
@@ -40,18 +41,38 @@ def explain(
             show_default=False,
         ),
     ] = None,
+    decision: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SEQ",
+            min=1,
+            help="A decision of the control plane instead, by its number in argosy events.",
+            show_default=False,
+        ),
+    ] = None,
+    fleet: Annotated[
+        str | None, typer.Option(help="Whose decision, where the folder has seen several.")
+    ] = None,
     state: StateDir,
     port: PortOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
-    """Show why a request went where it went: candidates, scores, waits, failed attempts, cost.
+    """Show why a request went where it went, or why the control plane decided something.
+
+    Of a request: candidates, scores, waits, failed attempts, cost. Of a decision to scale: the
+    loads that it was made from, and whether the policy decides the same of them again.
 
     Try:
 
       argosy explain
 
-      argosy explain --json
+      argosy explain --decision 12
     """
+    if decision is not None:
+        if request is not None:
+            refuse("a request or a decision, not both: leave REQUEST_ID or --decision away")
+        _explain_decision(state, fleet, decision, as_json=as_json)
+        return
     if request is None:
         _print_recent(state, as_json=as_json)
         return
@@ -73,6 +94,27 @@ def explain(
         typer.echo(msgspec.json.format(encoded, indent=2))
         return
     _print(request, explanation, record)
+
+
+def _explain_decision(state: Path, fleet: str | None, seq: int, *, as_json: bool) -> None:
+    from argosy.cli.events import fleet_of
+    from argosy.cli.scaling_text import print_logged, replay
+
+    with open_state_store(state) as store:
+        from argosy.store.decisions import read
+
+        name = fleet_of(store, fleet)
+        found = read(store, name, after_seq=seq - 1, limit=1)
+        newest = read(store, name, limit=1)
+    if not found or found[0].seq != seq:
+        known = f"the newest is {newest[0].seq}" if newest else "nothing was decided yet"
+        refuse(f"fleet {name} has no decision {seq} in its log; {known}. See: argosy events")
+    if as_json:
+        told = {"decision": msgspec.structs.asdict(found[0]), "replay": replay(found[0])}
+        told["decision"]["inputs"] = found[0].inputs and msgspec.Raw(found[0].inputs)
+        typer.echo(msgspec.json.format(msgspec.json.encode(told), indent=2))
+        return
+    print_logged(found[0])
 
 
 def _ask(run: "RunFile", request: str) -> "Explanation | str":

@@ -45,6 +45,14 @@ def load_fleet(file: Path | None) -> Fleet:
         raise UnreadableFleetError(told) from error
 
 
+def parse_fleet(text: str, *, source: str) -> Fleet:
+    """The checked fleet of that text. Raises UnreadableFleetError."""
+    try:
+        return load.parse(text, source=source)
+    except load.FleetFileError as error:
+        raise UnreadableFleetError(str(error)) from error
+
+
 def check_startable(fleet: Fleet) -> None:
     """Raises UnreadableFleetError where a pool is on paper only."""
     planned = [pool.name for pool in fleet.pools if isinstance(pool.launcher, PlannedLauncher)]

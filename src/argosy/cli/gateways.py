@@ -1,4 +1,4 @@
-"""All gateway processes of one run: started, replaced when they die, exchanged at a reload.
+"""All gateway processes of one run: started, replaced when they die, exchanged for another file.
 
 Owns the processes, their numbers and their columns of the ledger. The sockets stay open here for
 the whole run (`listeners.py`), so that whoever replaces a process loses no connection. Restarts
@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import logging
 import random
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,11 +18,12 @@ from argosy.cli.channel import Answered, Begin, Collecting
 from argosy.cli.gateway_child import GatewayChild, GatewayStartError
 from argosy.cli.listeners import Listeners
 from argosy.cli.state import LEDGER_FILE, now_s
+from argosy.control.scaling import Signals, signals_of
 from argosy.fleet.config import Fleet
 from argosy.fleet.messages import Key, ReplicaTable
 from argosy.gateway import ledger_file
 from argosy.gateway.ledger import Ledger, budgets_of
-from argosy.gateway.together import Collected
+from argosy.gateway.together import Collected, metrics_of
 from argosy.observability.counts import Counts
 from argosy.policies.health import HealthSettings, RestartState, became_ready, restart_delay_s
 
@@ -138,6 +139,18 @@ class Gateways:
             silent=tuple(silent),
             gone=gone,
         )
+
+    async def heard(self, *, at_s: float) -> Sequence[Signals]:
+        """What all of them tell the autoscaling, as that of one gateway; `at_s`: now."""
+        collected = await self.collect()
+        return [
+            signals_of(
+                metrics_of(collected),
+                at_s=at_s,
+                began_s=at_s - collected.uptime_s,
+                is_whole=not collected.silent,
+            )
+        ]
 
     async def in_flight(self, replica: str) -> int | None:
         """Requests on that replica; None while a process does not say."""

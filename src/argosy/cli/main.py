@@ -13,6 +13,7 @@ from argosy.cli.explain import explain
 from argosy.cli.fetch import fetch
 from argosy.cli.keys import keys
 from argosy.cli.plan import plan
+from argosy.cli.pretend import pretend
 from argosy.cli.render import render
 from argosy.cli.scale import scale
 from argosy.cli.schema import schema
@@ -36,6 +37,7 @@ app.command()(diff)
 app.command()(apply)
 app.command()(scale)
 app.command()(drain)
+app.add_typer(pretend)
 app.command()(events)
 app.command()(status)
 app.command()(chat)

@@ -1,10 +1,14 @@
 """What an operator asks of a running fleet, and who answers it."""
 
+from collections.abc import Sequence
+
 from msgspec.structs import replace
 
 from argosy.cli.applying import Applier
-from argosy.cli.operator_socket import Apply, Asked, Drain, Hold, OperatorReply
+from argosy.cli.operator_socket import Apply, Asked, Back, Drain, Hold, Lose, OperatorReply
+from argosy.cli.pretending import Pretence, PretenceRefusedError
 from argosy.control.controller import Controller
+from argosy.fleet.config import Pool
 
 _REPLICAS_MAX = 10_000
 
@@ -12,9 +16,12 @@ _REPLICAS_MAX = 10_000
 class Operator:
     """Of one run."""
 
-    def __init__(self, applier: Applier, controller: Controller) -> None:
+    def __init__(
+        self, applier: Applier, controller: Controller, *, pretence: Pretence | None = None
+    ) -> None:
         self._applier = applier
         self._controller = controller
+        self._pretence = pretence  # None: the fleet is real
 
     async def handle(self, asked: Asked) -> OperatorReply:
         """Never raises for what an operator asks."""
@@ -25,6 +32,28 @@ class Operator:
                 return self._hold(asked)
             case Drain():
                 return self._drain(asked)
+            case Lose() | Back():
+                return await self._pretend(asked)
+
+    async def _pretend(self, asked: Lose | Back) -> OperatorReply:
+        pretence, fleet = self._pretence, self._applier.fleet
+        if pretence is None:
+            return _no(
+                "the replicas of this run are no pretence: nothing of it is lost or back at a "
+                "word. Try it on a simulated fleet: argosy up --pretend"
+            )
+        try:
+            if isinstance(asked, Back):
+                pools = pretence.back(fleet, asked.domain)
+                return _yes(f"{asked.domain} is back: {_started_on(pools, pretence)}")
+            pools, count = await pretence.lose(fleet, asked.domain)
+        except PretenceRefusedError as error:
+            return _no(str(error))
+        ended = "1 replica has ended" if count == 1 else f"{count} replicas have ended"
+        return _yes(
+            f"{asked.domain} is lost: {_named(pools)}; {ended}. "
+            f"Bring it back: argosy pretend back {asked.domain}"
+        )
 
     def _hold(self, asked: Hold) -> OperatorReply:
         wanted = self._controller.wanted
@@ -91,6 +120,17 @@ class Operator:
             for row in rows
         )
         return "1 replica" if count == 1 else f"{count} replicas"
+
+
+def _named(pools: Sequence[Pool]) -> str:
+    names = ", ".join(pool.name for pool in pools)
+    return f"pool {names}" if len(pools) == 1 else f"pools {names}"
+
+
+def _started_on(pools: Sequence[Pool], pretence: Pretence) -> str:
+    if pools:
+        return f"{_named(pools)} can be started on again"
+    return f"but all of its pools are lost with {', '.join(sorted(pretence.lost))} as well"
 
 
 def _yes(said: str) -> OperatorReply:

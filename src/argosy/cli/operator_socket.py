@@ -22,9 +22,13 @@ class OperatorRequest(msgspec.Struct, frozen=True, tag=True):
 
 
 class Apply(OperatorRequest, frozen=True, kw_only=True, tag=True):
-    """Take up a fleet file; `file`: an absolute path, None: the same one as before."""
+    """Take up a fleet file; `file`: an absolute path, None: the same one as before.
+
+    `text`: what it says, for control planes on other hosts; `file` is its name then.
+    """
 
     file: str | None = None
+    text: str | None = None
     is_dry: bool = False  # only say what would change
 
 
@@ -43,7 +47,19 @@ class Drain(OperatorRequest, frozen=True, kw_only=True, tag=True):
     is_forced: bool = False  # though a model has nowhere else to go
 
 
-Asked = Apply | Hold | Drain
+class Lose(OperatorRequest, frozen=True, kw_only=True, tag=True):
+    """Of a fleet that is pretended: a cloud, region, pool or maker is gone."""
+
+    domain: str
+
+
+class Back(OperatorRequest, frozen=True, kw_only=True, tag=True):
+    """It is there again."""
+
+    domain: str
+
+
+Asked = Apply | Hold | Drain | Lose | Back
 
 
 class OperatorReply(msgspec.Struct, frozen=True, kw_only=True):

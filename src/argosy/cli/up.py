@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from argosy.cli.control_plane import ControlPlane
     from argosy.cli.gateways import Gateways
     from argosy.cli.listeners import Listeners
+    from argosy.cli.pretending import Pretence
     from argosy.control.controller import Controller
     from argosy.fleet.messages import Key
 
@@ -52,6 +53,16 @@ def up(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="The gateway's port; 0 takes a free one.")
     ] = None,
+    is_pretended: Annotated[
+        bool,
+        typer.Option("--pretend", help="All pools on this machine, with simulated replicas."),
+    ] = False,
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="With --pretend: replicas of a deployment at most, to begin with; unset: 2."
+        ),
+    ] = None,
 ) -> None:
     """Start a fleet and its gateway; Ctrl-C drains and stops it.
 
@@ -60,13 +71,19 @@ def up(
 
         argosy up examples/simulated.yaml --port 8080
 
+        argosy up examples/five-makers.yaml --pretend
+
     """
     from argosy.cli.listeners import Listeners, in_words
     from argosy.launchers.local import reap_stale
     from argosy.launchers.lock import AlreadyRunningError, RunLock
 
-    fleet = at_port(read_fleet(file), port)
+    if replicas is not None and not is_pretended:
+        _exit("--replicas is for --pretend; a real fleet has as many as its file says")
+    fleet, pretence = at_port(read_fleet(file), port), None
     try:
+        if is_pretended:
+            fleet, pretence = _pretended(fleet, state, replicas)
         check_startable(fleet)
         upstream_keys(fleet)
     except (UnreadableFleetError, MissingKeyError) as error:
@@ -87,9 +104,22 @@ def up(
                 f"cannot listen on {fleet.gateway.host}:{fleet.gateway.port}: {in_words(error)}. "
                 "Stop what listens there, or take a free port: --port 0"
             )
-        run = _Run(fleet, file=file, port=port, state=state, store=store, weights=weights)
+        run = _Run(
+            fleet, file=file, port=port, state=state, store=store, weights=weights,
+            pretence=pretence,
+        )  # fmt: skip
         _loop_runner(run, listeners)
     lock.release()
+
+
+def _pretended(fleet: Fleet, state: Path, replicas: int | None) -> "tuple[Fleet, Pretence]":
+    """Raises UnreadableFleetError."""
+    from argosy.cli.pretending import REPLICAS, Pretence, check_memory
+
+    pretence = Pretence(state, replicas=replicas or REPLICAS)
+    fleet = pretence.of(fleet)
+    check_memory(fleet)
+    return fleet, pretence
 
 
 def _loop_runner(run: "_Run", listeners: "Listeners") -> None:
@@ -113,8 +143,10 @@ class _Run:
         state: Path,
         store: "StoreEngine",
         weights: dict[str, Path | None],
+        pretence: "Pretence | None",
     ) -> None:
         self._fleet = fleet
+        self._pretence = pretence
         self._file = file.absolute() if file else None
         self._port = port
         self._state = state
@@ -164,6 +196,7 @@ class _Run:
             weights=self._weights,
             gateways=gateways,
             publish=self._publisher(gateways),
+            pretence=self._pretence,
         )
         self._applier = control.applier
         try:
@@ -184,7 +217,8 @@ class _Run:
         from argosy.cli.operator_socket import OperatorSocket
         from argosy.store.keys import KeyRing
 
-        typer.echo(welcome(self._fleet, url=url, secret=secret))
+        is_pretended = self._pretence is not None
+        typer.echo(welcome(self._fleet, url=url, secret=secret, is_pretended=is_pretended))
         batching = Batching(self._store, KeyRing(self._store), up_key=key)
         operator = OperatorSocket(self._state, control.operator.handle)
         try:
@@ -242,6 +276,8 @@ class _Run:
         if not draining.done():
             gateways.hurry()
         await draining
+        if self._pretence is not None:
+            self._pretence.end()
         await control.stop(_REPLICA_GRACE_S)
         _say("stopped")
 
@@ -259,7 +295,7 @@ class _Run:
         self._stop.set()
 
     def _on_hangup(self) -> None:
-        """SIGHUP: the terminal was closed, or somebody asks for a reload."""
+        """SIGHUP: the terminal was closed, or somebody wants the file read again."""
         if self._had_terminal and not os.isatty(2):
             self._on_stop()
         elif self._applier is not None:

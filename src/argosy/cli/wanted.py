@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from argosy.cli.pretending import Pretence
 from argosy.cli.upstream_keys import upstream_keys
 from argosy.control.plan import DeploymentPlan, plan_deployments
 from argosy.control.probe import HttpProber
@@ -28,10 +29,14 @@ class LauncherChangedError(Exception):
 
 
 class Launchers:
-    """The launchers of a run: a pool keeps its own through reloads, for it knows its replicas."""
+    """The launchers of a run: a pool keeps its own from one fleet file to the next.
 
-    def __init__(self, state: Path) -> None:
+    For it knows its replicas.
+    """
+
+    def __init__(self, state: Path, *, pretence: Pretence | None = None) -> None:
         self._state = state
+        self._pretence = pretence  # its pools are launched in the place of all
         self._of_pool: dict[str, tuple[Pool, Launcher]] = {}
 
     def of(self, fleet: Fleet) -> dict[str, Launcher]:
@@ -42,6 +47,8 @@ class Launchers:
 
     def _launcher(self, fleet: Fleet, pool: Pool) -> Launcher:
         known = self._of_pool.get(pool.name)
+        if self._pretence is not None:
+            return self._pretence.launcher(pool)
         if known is None:
             return _made(fleet, pool, self._state)
         before, launcher = known[0].launcher, known[1]

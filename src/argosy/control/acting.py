@@ -27,6 +27,9 @@ class Actor:
         self._wake = wake
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._starting: set[str] = set()  # of these
+        self.cordoned: set[tuple[str, str]] = set()  # pools and their nodes
+        self._cordons: Mapping[tuple[str, str], str] = {}  # that are to be, and why
+        self._cordoning: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     def do(self, actions: Iterable[Action]) -> None:
         """Begin what is not under way."""
@@ -39,6 +42,31 @@ class Actor:
             doing = self._start(action) if isinstance(action, Start) else self._stop(action)
             task = self._under_way[name] = asyncio.create_task(doing, name=name)
             task.add_done_callback(lambda _, name=name: self._done(name))
+
+    def cordon(self, nodes: Mapping[tuple[str, str], str]) -> None:
+        """Nothing more is to start on these, given with why, and again on those that were."""
+        self._cordons = nodes
+        for node in nodes.keys() ^ self.cordoned:
+            if node not in self._cordoning:
+                task = self._cordoning[node] = asyncio.create_task(self._cordon(*node))
+                task.add_done_callback(lambda _, node=node: self._cordoning.pop(node))
+
+    async def _cordon(self, pool: str, node: str) -> None:
+        launcher = self.launchers.get(pool)
+        why = self._cordons.get((pool, node))
+        try:
+            if why is not None and launcher is not None:
+                await launcher.cordon(node, reason=why)
+                self.cordoned.add((pool, node))
+                return
+            if launcher is not None:
+                await launcher.uncordon(node)
+            self.cordoned.discard((pool, node))
+        except PoolUnseenError:
+            await asyncio.sleep(_AGAIN_S)
+        except Exception:
+            logger.exception("Cordoning %s of %s failed; it is tried again", node, pool)
+            await asyncio.sleep(_AGAIN_S)
 
     async def finish(self, pools: Mapping[str, str], *, grace_s: float) -> None:
         """Stop these replicas, given with their pools; returns when they are gone."""

@@ -7,20 +7,23 @@ somebody waits. What is decided is `policies/autoscaling`'s; what was learned, `
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
 from argosy.control.controller import Controller
-from argosy.control.scaling import LiveScaler, Signals, Subject, measure
+from argosy.control.scaling import LiveScaler, ModelDecision, Signals, Subject, measure
 from argosy.engines.registry import adapter
 from argosy.fleet.config import Fleet
 from argosy.fleet.messages import Replica
+from argosy.policies.autoscaling import Logged
 
 logger = logging.getLogger(__name__)
-_LOOK_EVERY_S = 1.0  # whether somebody waits for a model that has no replica
+_LOOK_EVERY_S = 1.0  # whether somebody waits
+_CUT_OFF_S = 3.0  # after a pool is seen again: until then what is gone there is noticed
+_INPUTS_BYTES_MAX = 2**20  # of one decision in the log
 
-Hear = Callable[[], Awaitable[Signals]]
+Hear = Callable[[], Awaitable[Sequence[Signals]]]  # of each gateway
 
 
 class Autoscaling:
@@ -35,6 +38,7 @@ class Autoscaling:
         self._chance = chance
         self._running: asyncio.Task[None] | None = None
         self._tried: dict[str, asyncio.Task[None]] = {}  # timings, by deployment
+        self._unseen_at_s: dict[str, float] = {}  # pools, when they last could not be seen
 
     def start(self, fleet: Fleet) -> None:
         """From now on, where the fleet has anything to scale."""
@@ -55,6 +59,8 @@ class Autoscaling:
             try:
                 await self._look()
                 now_s = self._controller.now_s()
+                if self._is_newly_cut_off(now_s):
+                    decide_at_s = now_s + _LOOK_EVERY_S  # when probes have told as well
                 if now_s >= decide_at_s or self.scaler.is_wanted_at_once():
                     decide_at_s = now_s + self.scaler.settings.decision_s
                     self._decide(now_s)
@@ -65,16 +71,32 @@ class Autoscaling:
     async def _look(self) -> None:
         asked_s = {name: one.asked_at_s for name, one in self._controller.records.items()}
         self.scaler.observe(self._controller.now_s(), self._controller.table, asked_s=asked_s)
-        self.scaler.hear(await self._hear())
+        for signals in await self._hear():
+            self.scaler.hear(signals)
         for deployment in self.scaler.unmeasured():
             self._measure_once(deployment)
+
+    def _is_newly_cut_off(self, now_s: float) -> bool:
+        """Whether any pool is that was not; the scaler is told of all."""
+        known = frozenset(self._unseen_at_s)
+        self._unseen_at_s |= dict.fromkeys(self._controller.watcher.unseen(), now_s)
+        for pool, at_s in list(self._unseen_at_s.items()):
+            if now_s - at_s > _CUT_OFF_S:
+                del self._unseen_at_s[pool]
+        self.scaler.cut_off(frozenset(self._unseen_at_s))
+        return not known.issuperset(self._unseen_at_s)
 
     def _decide(self, now_s: float) -> None:
         for one in self.scaler.decide(now_s, self._controller.table):
             self._controller.target(
-                {target.deployment: target.replicas for target in one.decision.targets},
+                # A pool that is cut off fills again to what was wanted there before.
+                {
+                    target.deployment: target.replicas
+                    for target in one.decision.targets
+                    if self._controller.pool_of(target.deployment) not in self._unseen_at_s
+                },
                 reasons={target.deployment: target.reason for target in one.decision.targets},
-                inputs=msgspec.json.encode(one.decision),
+                inputs=inputs_of(one),
             )
 
     def _measure_once(self, deployment: str) -> None:
@@ -107,3 +129,11 @@ class Autoscaling:
             context_tokens=abilities.context_tokens,
             itl_s_max=self._fleet.model(row.model).slo.itl_s_p99,
         )
+
+
+def inputs_of(one: ModelDecision) -> bytes:
+    """For the log: what it was decided from, where it is not too large."""
+    said = msgspec.json.encode(Logged(decision=one.decision, given=one.given))
+    if len(said) <= _INPUTS_BYTES_MAX:
+        return said
+    return msgspec.json.encode(Logged(decision=one.decision))

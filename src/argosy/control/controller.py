@@ -17,6 +17,7 @@ from argosy.control.acting import Actor
 from argosy.control.plan import DeploymentPlan
 from argosy.control.probe import Prober
 from argosy.control.probing import Probing
+from argosy.control.quarantines import Quarantines
 from argosy.control.reconcile import (
     Drains,
     Note,
@@ -76,6 +77,8 @@ class Controller:
         self._held: dict[str, int] = {}  # by the operator: they go before
         self._wanted: dict[str, DeploymentPlan] = {}  # all in all
         self._drains = Drains()
+        self._quarantines = Quarantines()
+        self._served_s: Mapping[str, float] = {}
         self._said: list[Note] = []  # for the log, at the next tick
         self._in_flight: InFlight | None = None
         self._state = State()
@@ -106,6 +109,11 @@ class Controller:
     def wanted(self) -> Mapping[str, DeploymentPlan]:
         """What is to be, by deployment."""
         return self._wanted
+
+    def pool_of(self, deployment: str) -> str | None:
+        """Where a deployment is; None where there is no such one."""
+        plan = self._plans.get(deployment)
+        return None if plan is None else plan.spec.pool
 
     @property
     def watcher(self) -> Watcher:
@@ -269,6 +277,17 @@ class Controller:
         return self._held
 
     @property
+    def targets(self) -> Mapping[str, int]:
+        """What the autoscaling wants, by deployment."""
+        return self._targets
+
+    def recall(
+        self, *, held: Mapping[str, int], targets: Mapping[str, int], drains: Drains
+    ) -> None:
+        """What the control plane before this one was told; before `start`."""
+        self._held, self._targets, self._drains = dict(held), dict(targets), drains
+
+    @property
     def drains(self) -> Drains:
         """What the operator wants empty."""
         return self._drains
@@ -277,6 +296,23 @@ class Controller:
         """Empty these, and keep them empty."""
         self._drains = drains
         self._wake.set()
+
+    @property
+    def quarantines(self) -> Quarantines:
+        """What is in quarantine."""
+        return self._quarantines
+
+    def quarantine(self, quarantines: Quarantines, notes: Iterable[Note] = ()) -> None:
+        """All that is in quarantine from now on; `notes`: why, for the log."""
+        if self._loop is None:  # of the control plane before: it may not have come to that
+            self._actor.cordoned.update((one.pool, one.name) for one in quarantines.on_trial)
+        self._quarantines = quarantines
+        self._said += notes
+        self._wake.set()
+
+    def witness(self, served_s: Mapping[str, float]) -> None:
+        """When gateways had bytes of an answer last, by replica."""
+        self._served_s = served_s
 
     # A tick.
 
@@ -310,6 +346,8 @@ class Controller:
         gone = self._drains.replicas - step.state.records.keys()
         if gone:  # their names are free again
             self._drains = replace(self._drains, replicas=self._drains.replicas - gone)
+        out = {one.name for one in self._quarantines.out if one.kind == "replica"}
+        self._quarantines = self._quarantines.but(out - step.state.records.keys())
 
     def _look(self) -> Seen:
         now_s = self.now_s()
@@ -325,13 +363,19 @@ class Controller:
                 is_accepted=name in actor.accepted,
                 is_stopped=name in actor.stopped,
                 requests_in_flight=self._busy.get(name),
+                served_s=self._served_s.get(name),
             )
             for name, record in self._state.records.items()
         }
         actor.failed.clear()
         actor.accepted.clear()
         actor.stopped.clear()
-        return Seen(now_s=now_s, replicas=replicas, unseen_pools=self._watcher.unseen())
+        return Seen(
+            now_s=now_s,
+            replicas=replicas,
+            unseen_pools=self._watcher.unseen(),
+            quarantines=self._quarantines,
+        )
 
     def _observed_at_s(self, pool: str) -> float | None:
         sight = self._watcher.sight(pool)
@@ -352,6 +396,7 @@ class Controller:
         if step.state.table is not table or not table.version:
             self._tell()
         self._actor.do(step.actions)
+        self._actor.cordon(self._quarantines.nodes())
         self._probing.watch(step.state.records.values())
         self._ask_those_that_leave()
 

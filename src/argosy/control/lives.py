@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from argosy.control.records import Leaving, Record, SeenReplica
 from argosy.fleet.messages import ObservedReplica, Replica
 from argosy.policies.health import (
+    CrashLoop,
     HealthSettings,
     HealthState,
     Healthy,
@@ -19,10 +20,16 @@ from argosy.policies.health import (
     Unresponsive,
     became_ready,
     judge,
+    probation,
+    put_on_probation,
     restart_delay_s,
+    sent_back,
 )
 
 _VANISHED_S = 5.0  # a launcher may be slow to show what it has accepted
+# Failed probes that send back one on probation. On the prober's own machine one says as much of the
+# machine as of the replica: a laptop whose cores are all busy answers late, and is well.
+_FAULTS, _FAULTS_LOCAL = 1, 2
 
 
 def next_moment(
@@ -59,6 +66,7 @@ def leave(record: Record, *, now_s: float, drain_s: float, reason: str) -> Recor
     return replace(
         record,
         leaving=Leaving(until_s=now_s + drain_s, reason=reason),
+        hang=None,
         row=record.told("stopping", f"{reason}; it ends what it has"),
     )
 
@@ -79,6 +87,8 @@ def _asked_for(record: Record, now_s: float) -> Record:
 
 def _again(record: Record) -> Replica:
     reason = f"started again; before that: {record.row.reason.rpartition('; ')[0]}"
+    if record.crash_loop is not None and record.crash_loop not in reason:
+        reason = f"{reason}; {record.crash_loop}"
     row = record.told("starting", reason)
     return replace(row, restarts=row.restarts + 1)
 
@@ -111,7 +121,59 @@ def _probed(record: Record, probe: Probe, now_s: float, settings: HealthSettings
     if record.life == "starting" and record.is_ours:
         return _tried(record, probe.ok, probe.detail, now_s)
     health, verdict = judge(record.health, probe, now_s=now_s, settings=settings)
-    return _judged(replace(record, health=health, hang=None), verdict)
+    record = _judged(replace(record, health=health, hang=None), verdict)
+    return _on_probation(record, verdict, now_s, settings) if record.hang is None else record
+
+
+def _on_probation(
+    record: Record,
+    verdict: Healthy | Suspect | Unresponsive,
+    now_s: float,
+    settings: HealthSettings,
+) -> Record:
+    """Less is forgiven to one that was killed before."""
+    if not record.is_ours or record.unseen_since_s is not None:
+        return record
+    back = sent_back(record.restarts, verdict, now_s=now_s, settings=settings)
+    faults = _FAULTS_LOCAL if record.is_local else _FAULTS
+    if back is None or record.health.probes_failed < faults:
+        return record
+    return replace(record, hang=back.reason, row=record.told("suspect", back.reason))
+
+
+# In quarantine, and what others are told of it.
+
+
+def quarantined(record: Record, why: str | None, *, now_s: float) -> Record:
+    """With what is said of it now; who comes out of quarantine is on probation."""
+    if record.quarantine == why:
+        return record
+    if why is not None or record.leaving is not None:
+        return replace(record, quarantine=why)
+    restarts = put_on_probation(record.restarts, why="it was in quarantine")
+    if record.row.state in ("ready", "suspect"):
+        restarts = became_ready(restarts, now_s=now_s)
+    return replace(record, quarantine=None, restarts=restarts)
+
+
+def on_trial(record: Record, *, now_s: float) -> Record:
+    """One that has just become ready where others were unlike their peers not long ago."""
+    restarts = put_on_probation(record.restarts, why="its node or pool was in quarantine")
+    return replace(record, restarts=became_ready(restarts, now_s=now_s))
+
+
+def shown(record: Record, *, now_s: float, settings: HealthSettings) -> Replica:
+    """Its row, with the share of requests that it may take."""
+    row = record.row
+    if row.state not in ("ready", "suspect"):
+        return row
+    if record.quarantine is not None:
+        why = f"in quarantine: {record.quarantine}"
+    elif probation(record.restarts, now_s=now_s, settings=settings) is not None:
+        why = f"on probation: {record.restarts.probation_why}"
+    else:
+        return row
+    return replace(row, share=settings.probation_share, reason=f"{row.reason}; {why}")
 
 
 # Its course.
@@ -156,6 +218,9 @@ def killed(
 ) -> Record:
     """One that hangs: it is ended, and started again."""
     why = record.hang or "it is killed"
+    record = replace(
+        record, restarts=put_on_probation(record.restarts, why="it hung and was killed")
+    )
     ended = _ended(record, SeenReplica(), why, now_s=now_s, settings=settings, chance=chance)
     return replace(ended, hang=None, is_killed=True)
 
@@ -213,6 +278,7 @@ def _ended(
         record.restarts, now_s=now_s, jitter=chance.random(), settings=settings
     )
     delay_s, reason = delay.delay_s, delay.reason
+    crash_loop = reason.partition("; ")[0] if isinstance(delay, CrashLoop) else None
     asked = None if seen.failure is None else seen.failure.retry_after_s
     if asked is not None and asked > delay_s:
         delay_s, reason = asked, f"restart in {asked:.2g} s, as its pool asks"
@@ -222,6 +288,7 @@ def _ended(
         record,
         life="ending",
         restarts=restarts,
+        crash_loop=crash_loop,
         not_before_s=now_s + delay_s,
         row=replace(row, url=None, pid=None),
     )

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from argosy.control.reconcile import Note, State
+from argosy.control.reconcile import Drains, Note, State
 from argosy.control.records import Record
-from argosy.fleet.messages import ReplicaTable
+from argosy.fleet.messages import Message, ReplicaTable
 from argosy.store.control import Fenced
 from argosy.store.decisions import Decision, DecisionLog
 from argosy.store.errors import FencedError, StoreError
@@ -20,6 +20,14 @@ from argosy.store.errors import FencedError, StoreError
 logger = logging.getLogger(__name__)
 _AGAIN_S = 1.0  # after the store took nothing
 _LOG_CLOSE_S = 5.0
+
+
+class Intent(Message, frozen=True, kw_only=True):
+    """What was wanted beyond the fleet file: the operator's words, the autoscaling's targets."""
+
+    held: dict[str, int] = {}  # by deployment
+    targets: dict[str, int] = {}
+    drains: Drains = Drains()
 
 
 class StoreMemory:
@@ -113,3 +121,14 @@ def read_records(bodies: Iterable[bytes]) -> tuple[Record, ...]:
         except msgspec.MsgspecError as error:
             logger.warning("A replica's record cannot be read and is dropped: %s", error)
     return tuple(found)
+
+
+def read_intent(body: bytes | None) -> Intent | None:
+    """None where there is none, or none that this version can read."""
+    if body is None:
+        return None
+    try:
+        return msgspec.json.decode(body, type=Intent)
+    except msgspec.MsgspecError as error:
+        logger.warning("What the last control plane was told cannot be read: %s", error)
+        return None

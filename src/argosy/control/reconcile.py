@@ -7,28 +7,21 @@ decided is left to `policies`; what is to be done, to the controller.
 
 import random
 from collections.abc import Iterable, Mapping
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec.structs import replace
 
-from argosy.control.lives import killed, leave, next_moment, spared
+from argosy.control.budgeting import budget_view
+from argosy.control.lives import killed, leave, next_moment, on_trial, quarantined, shown, spared
 from argosy.control.plan import DeploymentPlan
+from argosy.control.quarantines import Quarantines
 from argosy.control.records import Record, SeenReplica, first_record
-from argosy.fleet.messages import ReplicaSpec, ReplicaTable
-from argosy.policies.health import (
-    BudgetReplica,
-    BudgetSettings,
-    BudgetView,
-    HealthSettings,
-    Wish,
-    allowed,
-)
+from argosy.fleet.messages import Replica, ReplicaSpec, ReplicaTable
+from argosy.policies.health import BudgetSettings, HealthSettings, Wish, allowed, probation
 from argosy.policies.lifecycle import Lifecycle, ReplicaView, View, Wanted, decide
 from argosy.policies.lifecycle import Settings as Pace
 
 _NOTHING = SeenReplica()
-_OUR_OWN = ("127.0.0.1", "::1", "localhost")  # no network lies between
 _NO_ROOM_S = 30.0  # after a start that found no room
 
 
@@ -66,6 +59,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     now_s: float
     replicas: Mapping[str, SeenReplica] = {}
     unseen_pools: frozenset[str] = frozenset()
+    quarantines: Quarantines = Quarantines()
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,8 +118,8 @@ def reconcile(
             chance=chance,
         )
         if new is not None:
-            records[name] = new
-    _kill_those_that_hang(records, seen.now_s, settings, chance)
+            records[name] = _in_quarantine(record, new, seen)
+    _kill_those_that_hang(records, wanted, seen, settings, chance)
     no_room = _no_room(state, records, seen)
     view = _view(records, wanted, seen, drains=drains, no_room=no_room, settings=settings)
     remembered, decision = decide(state.lifecycle, view, settings.pace)
@@ -140,13 +134,15 @@ def reconcile(
             record, now_s=seen.now_s, drain_s=settings.drain_s, reason=one.reason
         )
         notes.append(Note(kind="remove", subject=one.replica, reason=one.reason))
-    notes += _news(state.records, records)
+    rows = tuple(shown(one, now_s=seen.now_s, settings=settings.health) for one in records.values())
+    notes += _news(state.records, records, rows)
+    notes += _stuck(state.records, records, wanted)
     return Step(
         state=State(
             records=records,
             lifecycle=remembered,
             no_room_until_s=no_room,
-            table=_table(state.table, records.values()),
+            table=_table(state.table, rows),
         ),
         actions=tuple(_actions(records.values(), settings)),
         notes=tuple(notes),
@@ -155,10 +151,24 @@ def reconcile(
     )
 
 
+def _in_quarantine(before: Record, record: Record, seen: Seen) -> Record:
+    """With what is known of its peers."""
+    one = seen.quarantines.of(record)
+    has_come_up = before.life == "starting" and record.life == "up"
+    if has_come_up and seen.quarantines.is_on_trial(record):
+        record = on_trial(record, now_s=seen.now_s)
+    return quarantined(record, None if one is None else one.reason, now_s=seen.now_s)
+
+
 def _kill_those_that_hang(
-    records: dict[str, Record], now_s: float, settings: Settings, chance: random.Random
+    records: dict[str, Record],
+    wanted: Mapping[str, DeploymentPlan],
+    seen: Seen,
+    settings: Settings,
+    chance: random.Random,
 ) -> None:
     """As many as the budget allows; the others hear why not."""
+    now_s = seen.now_s
     wishes = tuple(
         Wish(
             kind="kill",
@@ -167,11 +177,17 @@ def _kill_those_that_hang(
             reason=record.hang,
         )
         for record in records.values()
-        if record.hang is not None
+        if record.hang is not None and record.leaving is None
     )
     if not wishes:
         return
-    view = BudgetView(now_s=now_s, replicas=tuple(map(_budgeted, records.values())))
+    view = budget_view(
+        records.values(),
+        wanted,
+        now_s=now_s,
+        served_s={name: one.served_s for name, one in seen.replicas.items()},
+        settings=settings.budget,
+    )
     allowance = allowed(view, wishes, settings.budget)
     for wish in allowance.granted:
         (name,) = wish.replicas
@@ -179,22 +195,6 @@ def _kill_those_that_hang(
     for put_off in allowance.put_off:
         (name,) = put_off.wish.replicas
         records[name] = spared(records[name], put_off.reason)
-
-
-def _budgeted(record: Record) -> BudgetReplica:
-    row = record.row
-    return BudgetReplica(
-        name=record.name,
-        deployment=record.spec.deployment,
-        model=record.spec.model,
-        pool=record.spec.pool,
-        node=row.node,
-        is_serving=row.state in ("ready", "suspect"),
-        out="killed" if record.is_killed else ("draining" if record.leaving else None),
-        failing_since_s=record.health.failing_since_s,
-        probe_good_s=record.probe_good_s,
-        is_local=row.url is not None and urlsplit(row.url).hostname in _OUR_OWN,
-    )
 
 
 def _no_room(state: State, records: Mapping[str, Record], seen: Seen) -> dict[str, float]:
@@ -217,6 +217,7 @@ def _view(
     no_room: Mapping[str, float],
     settings: Settings,
 ) -> View:
+    closed = drains.pools | seen.unseen_pools | seen.quarantines.pools()
     return View(
         now_s=seen.now_s,
         replicas=tuple(_replica_view(one, seen, drains, settings) for one in records.values()),
@@ -226,8 +227,7 @@ def _view(
                 model=plan.spec.model,
                 generation=plan.spec.generation,
                 replicas=plan.replicas,
-                is_open=plan.spec.pool not in drains.pools
-                and plan.spec.pool not in seen.unseen_pools,
+                is_open=plan.spec.pool not in closed,
                 has_room=plan.spec.pool not in no_room,
             )
             for plan in wanted.values()
@@ -239,20 +239,27 @@ def _replica_view(record: Record, seen: Seen, drains: Drains, settings: Settings
     row = record.row
     unseen_s = 0.0 if record.unseen_since_s is None else seen.now_s - record.unseen_since_s
     is_silent = row.state not in ("ready", "suspect")
+    up_s = seen.now_s - (record.restarts.ready_since_s or 0.0)
+    is_shaky = record.crash_loop is not None and up_s < settings.health.restart_reset_s
+    is_drained = (
+        record.name in drains.replicas
+        or record.spec.pool in drains.pools
+        or row.node in drains.nodes
+    )
     return ReplicaView(
         name=record.name,
         deployment=record.spec.deployment,
         model=record.spec.model,
         generation=record.spec.generation,
         created_at_s=record.created_at_s,
-        is_ready=row.state == "ready",
+        is_ready=row.state == "ready" and not is_shaky,
         is_serving=row.state in ("ready", "suspect", "unreachable"),
         is_leaving=record.leaving is not None,
         is_seen=record.unseen_since_s is None or record.life == "down",
         is_lost=is_silent and unseen_s > settings.lost_s,
-        is_unwelcome=record.name in drains.replicas
-        or record.spec.pool in drains.pools
-        or row.node in drains.nodes,
+        is_unwelcome=is_drained or record.quarantine is not None,
+        why_unwelcome="it is drained" if is_drained else f"in quarantine: {record.quarantine}",
+        is_crash_looping=record.crash_loop is not None and (record.life != "up" or is_shaky),
         requests_in_flight=seen.replicas.get(record.name, _NOTHING).requests_in_flight,
     )
 
@@ -266,17 +273,48 @@ def _created(records: Mapping[str, Record], plan: DeploymentPlan, now_s: float) 
     return first_record(spec, now_s=now_s, reason="starts for the first time")
 
 
-def _news(old: Mapping[str, Record], new: Mapping[str, Record]) -> Iterable[Note]:
+def _news(
+    old: Mapping[str, Record], new: Mapping[str, Record], rows: Iterable[Replica]
+) -> Iterable[Note]:
     """What became of replicas: each change of state but those that are told already."""
-    for name, record in new.items():
+    for (name, record), row in zip(new.items(), rows, strict=True):
         before = old.get(name)
-        if before is None or before.row.state == record.row.state:
+        if before is None or before.row.state == row.state:
             continue
-        if record.row.state != "stopping":
-            yield Note(kind=record.row.state, subject=name, reason=record.row.reason)
+        if row.state != "stopping":
+            yield Note(kind=row.state, subject=name, reason=row.reason)
+        if record.crash_loop is not None and before.crash_loop is None:
+            yield Note(kind="crash loop", subject=name, reason=row.reason)
     for name in old:
         if name not in new:
             yield Note(kind="gone", subject=name, reason=old[name].row.reason)
+
+
+def _stuck(
+    old: Mapping[str, Record], new: Mapping[str, Record], wanted: Mapping[str, DeploymentPlan]
+) -> Iterable[Note]:
+    """Generations that are to come, and do not come up: those before them stay."""
+    for name, record in new.items():
+        before, plan = old.get(name), wanted.get(record.spec.deployment)
+        if record.crash_loop is None or before is None or before.crash_loop is not None:
+            continue
+        if plan is None or record.spec.generation != plan.spec.generation:
+            continue
+        others = [one for one in new.values() if one.spec.deployment == plan.name]
+        staying = [
+            one
+            for one in others
+            if one.leaving is None and one.spec.generation != plan.spec.generation
+        ]
+        if staying:
+            ready = sum(one.row.state == "ready" for one in staying)
+            yield Note(
+                kind="rollout stuck",
+                subject=plan.name,
+                reason=f"generation {plan.spec.generation} does not come up: {name} is in a "
+                f"{record.crash_loop}; {len(staying)} replicas of the one before stay, {ready} "
+                f"of them ready. Last: {record.row.reason.partition('; ')[0]}",
+            )
 
 
 def _actions(records: Iterable[Record], settings: Settings) -> Iterable[Action]:
@@ -288,9 +326,8 @@ def _actions(records: Iterable[Record], settings: Settings) -> Iterable[Action]:
             yield Stop(name=record.name, pool=record.spec.pool, grace_s=grace_s)
 
 
-def _table(old: ReplicaTable, records: Iterable[Record]) -> ReplicaTable:
+def _table(old: ReplicaTable, rows: tuple[Replica, ...]) -> ReplicaTable:
     """The same one where nothing has changed."""
-    rows = tuple(record.row for record in records)
     if rows == old.replicas and old.version:
         return old
     return ReplicaTable(version=old.version + 1, replicas=rows)
@@ -306,6 +343,9 @@ def _due_s(records: Iterable[Record], now_s: float, settings: Settings) -> float
             due_s = min(due_s, record.asked_at_s + settings.health.start_s_max)
         if record.leaving is not None:
             due_s = min(due_s, record.leaving.until_s)
+        on = probation(record.restarts, now_s=now_s, settings=settings.health)
+        if on is not None:
+            due_s = min(due_s, on.until_s)
         if record.unseen_since_s is not None:
             due_s = min(due_s, max(now_s + 1.0, record.unseen_since_s + settings.lost_s))
     return due_s

@@ -1,6 +1,7 @@
 """What is remembered of a replica from tick to tick, and from one control plane to the next."""
 
 from typing import Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -10,6 +11,7 @@ from argosy.policies.health import HealthState, Probe, RestartState
 # down: nothing runs, and nothing is asked for. starting: asked for, not yet well. up: was well.
 # ending: whatever is left of it is being stopped.
 Life = Literal["down", "starting", "up", "ending"]
+_OUR_OWN = ("127.0.0.1", "::1", "localhost")  # no network lies between
 
 
 class Leaving(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +37,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     hang: str | None = None  # why it should be killed, where that is so
     is_killed: bool = False  # for that, and not ready again since
     restarts: RestartState = RestartState()
+    crash_loop: str | None = None  # its last end was one more of a crash loop: how many, how fast
+    quarantine: str | None = None  # it, its node or its pool is unlike its peers: how
     row: Replica  # what the table says of it
 
     @property
@@ -46,6 +50,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     def is_ours(self) -> bool:
         """False for an endpoint: it is watched, and never restarted."""
         return self.spec.url is None
+
+    @property
+    def is_local(self) -> bool:
+        """True where no network lies between it and the prober."""
+        return self.row.url is not None and urlsplit(self.row.url).hostname in _OUR_OWN
 
     def told(
         self, state: ReplicaState, reason: str, *, of: ObservedReplica | None = None
@@ -75,6 +84,7 @@ class SeenReplica(msgspec.Struct, frozen=True, kw_only=True):
     is_accepted: bool = False  # the start that was asked for
     is_stopped: bool = False  # the stop that was asked for is done
     requests_in_flight: int | None = None
+    served_s: float | None = None  # when a gateway had bytes of an answer from it last
 
 
 def first_record(spec: ReplicaSpec, *, now_s: float, reason: str) -> Record:

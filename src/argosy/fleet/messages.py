@@ -63,6 +63,7 @@ class Replica(Message, frozen=True, kw_only=True):
     restarts: int = 0
     reason: str = ""  # why it is in that state
     node: str | None = None  # None: its launcher knows no nodes
+    share: float = 1.0  # of the requests that a like one takes; less on probation
 
 
 class Command(Message, frozen=True, kw_only=True):

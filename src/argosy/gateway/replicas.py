@@ -11,6 +11,7 @@ from argosy.policies import breaker
 from argosy.policies.breaker import Breaker
 from argosy.policies.rates import DEFAULT
 from argosy.policies.routing import ReplicaView
+from argosy.policies.routing.places import SLOTS_ASSUMED
 
 _DOUBT_S = 1.0  # longer than the control plane needs to notice a death
 
@@ -30,6 +31,7 @@ class LiveReplica:
         self.link = ReplicaLink(replica.url, bearer=bearer)
         self.state = replica.state
         self.is_unsure = True  # what `view.is_ready` says may be over by now: `look_again`
+        self.slots: int | None = None  # all of them; `view.slots` has those that count
         self._config = replica.engine
         self._url, self._pid = replica.url, replica.pid
         self._doubted_until_s = float("-inf")
@@ -43,6 +45,10 @@ class LiveReplica:
         """What the control plane says of it now."""
         self.state = replica.state
         self.is_unsure = True
+        slots = self.slots
+        if replica.share < 1.0:
+            slots = max(1, int((slots or SLOTS_ASSUMED) * replica.share))
+        self.view.slots = slots
 
     def adapt(self, fields: dict[str, msgspec.Raw], model: str) -> dict[str, msgspec.Raw]:
         """The body as its engine wants it."""

@@ -102,7 +102,8 @@ class Router:
         """A replica listens, for the first time or as a new process."""
         self.leave(live.name)
         abilities, view = live.abilities, live.view
-        view.slots = slots_of(abilities.slots, process=0, processes=self._processes)
+        live.slots = slots_of(abilities.slots, process=0, processes=self._processes)
+        view.slots = live.slots
         view.ready_since_s = now_s if self._turn else None  # a fleet's first replicas start cold
         tokens = (abilities.context_tokens or 0) * (abilities.slots or 0)
         capacity = tokens * BYTES_PER_TOKEN or _CACHE_BYTES
@@ -177,7 +178,7 @@ class Router:
             at_s=shape.now_s,
             to_read_bytes=to_read,
             ahead_bytes=view.prefill_bytes_queued + to_read,
-            turns_waited=turns_waited(view.requests_in_flight, view.slots),
+            turns_waited=turns_waited(view.requests_in_flight, live.slots),
             blocks=prompt.blocks,
             indexed_bytes=indexed.get(live.name, 0),
             believed_bytes=cached,

@@ -45,6 +45,28 @@ class Histogram(msgspec.Struct):
             rows.append((bound, float(seen)))
         return rows
 
+    def since(self, before: "Histogram | None") -> "Histogram | None":
+        """What came since; None where it began anew, or has other bounds."""
+        if before is None:
+            return self
+        if before.bounds != self.bounds:
+            return None
+        counts = [now - old for now, old in zip(self.counts, before.counts, strict=True)]
+        if min(counts) < 0:
+            return None
+        return Histogram(self.bounds, counts, max(0.0, self.total - before.total))
+
+    def quantile(self, share: float) -> float | None:
+        """Values are even within a bucket, and the last bound is the most; None: it is empty."""
+        rank, below = share * sum(self.counts), 0
+        if not rank:
+            return None
+        for low, high, count in zip((0.0, *self.bounds), self.bounds, self.counts, strict=False):
+            if below + count >= rank:
+                return low + (high - low) * (rank - below) / count
+            below += count
+        return self.bounds[-1]
+
     def add(self, other: "Histogram") -> None:
         """Its counts too; those of other bounds (another version's) cannot be added and are not."""
         if self.bounds == other.bounds:
@@ -81,6 +103,10 @@ class Series(msgspec.Struct):
         self.tokens_cached += usage.tokens_cached
         self.tokens_out += usage.tokens_out
         self.duration.observe(usage.duration_s)
+
+    def finished(self) -> int:
+        """Requests that ended well."""
+        return sum(count for (_, how), count in self.ended.items() if how == "finished")
 
     def add(self, other: "Series") -> None:
         """Its counts too."""
@@ -144,11 +170,7 @@ class Counts(msgspec.Struct):
     def finished(self, replica: str) -> int:
         """Requests that this replica has finished."""
         return sum(
-            count
-            for where, series in self.series.items()
-            if where[2] == replica
-            for (_, outcome), count in series.ended.items()
-            if outcome == "finished"
+            series.finished() for where, series in self.series.items() if where[2] == replica
         )
 
 

@@ -13,7 +13,8 @@ knows yet what a replica sustains, its deployment keeps what it has, and gets on
 import logging
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -29,11 +30,13 @@ from argosy.policies.autoscaling import (
     Decision,
     DeploymentView,
     Event,
+    Given,
     ModelView,
     ScaleState,
     Settings,
     Sustains,
     Target,
+    given_of,
     scale,
 )
 
@@ -45,11 +48,15 @@ _WINDOW_MINUTES = 90  # of history that the policy is given; older loads it reme
 _VERSION = 1
 
 
+Rule = Callable[[ScaleState, ModelView, Settings], tuple[ScaleState, Decision]]
+
+
 class ModelDecision(msgspec.Struct, frozen=True, kw_only=True):
     """Of one model that has a deployment with `autoscale`."""
 
     model: str
     decision: Decision
+    given: Given | None = None  # what it was decided from; where its targets are new here
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,8 +88,14 @@ class LiveScaler:
         saved: bytes | None = None,
         settings: Settings | None = None,
         events: Sequence[Event] = (),
+        rule: Rule = scale,
     ) -> None:
-        """`seeds`: what a replica sustains, by deployment, as it was measured (`calibrated`)."""
+        """`seeds`: what a replica sustains, by deployment, as it was measured (`calibrated`).
+
+        `rule` decides from what is known; of another than ours nothing is there to be replayed.
+        """
+        self._rule = rule
+        self._told: dict[str, tuple[int, ...]] = {}  # by model: the targets that were told last
         self.settings = settings or Settings()
         self.events = tuple(events)
         known = _read(saved)
@@ -91,6 +104,8 @@ class LiveScaler:
         self._learned = Learned(known.beliefs)
         self._memories = known.memories
         self._heard: dict[str, Signals] = {}  # by source: the latest
+        self._cut_off: frozenset[str] = frozenset()  # pools
+        self._doubtful: Counter[str] = Counter()  # suspect replicas, by deployment
         self.use(fleet, seeds=seeds or {})
 
     def use(self, fleet: Fleet, *, seeds: Mapping[str, Sustains]) -> None:
@@ -124,6 +139,12 @@ class LiveScaler:
         `asked_s`: when each replica's launch was asked for, where somebody remembers that.
         """
         self._launches.observe(now_s, table, asked_s)
+        rows = table.replicas
+        self._doubtful = Counter(row.deployment for row in rows if row.state == "suspect")
+
+    def cut_off(self, pools: frozenset[str]) -> None:
+        """Those that nobody sees now: what is ready there counts, and nothing can be started."""
+        self._cut_off = pools
 
     def hear(self, signals: Signals) -> None:
         """What a gateway tells; as often as it is asked, at least every ten seconds."""
@@ -146,13 +167,11 @@ class LiveScaler:
             self._learned.seed(deployment, sustains)
 
     def is_wanted_at_once(self) -> tuple[str, ...]:
-        """Models that requests wait for and that no replica is there or on its way for."""
+        """Models that scale and that requests wait for: they are not for the next tick."""
         return tuple(
             model
             for model, sites in self._sites.items()
-            if any(site.is_scaled for site in sites)
-            and queued_of(self._fresh(), model)
-            and not any(self._there(site) for site in sites)
+            if any(site.is_scaled for site in sites) and queued_of(self._fresh(), model)
         )
 
     # What is decided.
@@ -166,7 +185,7 @@ class LiveScaler:
             self.hear(one)
         self._look(now_s)
         return tuple(
-            ModelDecision(model=model, decision=self._decided(model, sites, now_s))
+            self._decided(model, sites, now_s)
             for model, sites in self._sites.items()
             if any(site.is_scaled for site in sites)
         )
@@ -187,7 +206,27 @@ class LiveScaler:
             events=self.events,
         )
 
-    def _decided(self, model: str, sites: Sequence[Site], now_s: float) -> Decision:
+    def _decided(self, model: str, sites: Sequence[Site], now_s: float) -> ModelDecision:
+        held = self._kept(model, sites, now_s)
+        if held is not None:
+            self._told.pop(model, None)
+            return ModelDecision(model=model, decision=held)
+        view = self.view(model, now_s)
+        unit, memory = view.deployments[0].sustains, self._memories.get(model, Memory())
+        before = memory.state
+        if memory.unit not in (None, unit):
+            before = _in_units_of(unit, memory.unit, before)
+            view = replace(view, history=self._demands.history(model))
+        state, decision = self._rule(before, view, self.settings)
+        self._memories[model] = Memory(state=state, unit=unit, decided=decision)
+        targets = tuple(one.replicas for one in decision.targets)
+        is_new = self._told.get(model) != targets and self._rule is scale
+        self._told[model] = targets
+        given = given_of(before, state, view, self.settings) if is_new else None
+        return ModelDecision(model=model, decision=decision, given=given)
+
+    def _kept(self, model: str, sites: Sequence[Site], now_s: float) -> Decision | None:
+        """What is told where the rule is not asked, for too little is known; None: it is asked."""
         memory = self._memories.get(model, Memory())
         silent_s = now_s - max((one.at_s for one in self._heard.values()), default=-math.inf)
         if memory.decided is None and not any(self._there(site) for site in sites):
@@ -200,15 +239,7 @@ class LiveScaler:
             return self._held(model, sites, {one.deployment: one.replicas for one in last}, said)
         if all(self._learned.of(site.name) is None for site in sites):
             return self._held(model, sites, {}, "nobody has measured what a replica sustains")
-        view = self.view(model, now_s)
-        unit = view.deployments[0].sustains
-        state = memory.state
-        if memory.unit not in (None, unit):
-            state = _in_units_of(unit, memory.unit, state)
-            view = replace(view, history=self._demands.history(model))
-        state, decision = scale(state, view, self.settings)
-        self._memories[model] = Memory(state=state, unit=unit, decided=decision)
-        return decision
+        return None
 
     def _held(
         self, model: str, sites: Sequence[Site], counts: Mapping[str, int], reason: str
@@ -256,12 +287,16 @@ class LiveScaler:
         sustains = self._learned.of(site.name)
         in_flight = [in_flight_of(fresh, name) for name in launches.replicas(site.name)]
         low, high = site.min, site.max
-        if sustains is None:  # it keeps what it has
+        ready, pending = launches.ready(site.name), launches.since_s(site.name, "pending")
+        if site.pool in self._cut_off:
+            low = high = ready = ready - self._doubtful[site.name]
+            pending = ()
+        elif sustains is None:  # it keeps what it has
             low = high = min(max(self._there(site), site.min), site.max)
         return DeploymentView(
             name=site.name,
-            ready=launches.ready(site.name),
-            pending=launches.since_s(site.name, "pending"),
+            ready=ready,
+            pending=pending,
             draining=launches.since_s(site.name, "draining"),
             sustains=sustains or assumed,
             start_s_p95=launches.start_s_p95(site.name, site.start_s),

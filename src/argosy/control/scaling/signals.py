@@ -7,8 +7,10 @@ snapshot that is lost, late or heard twice loses and doubles nothing.
 from collections.abc import Sequence
 
 import msgspec
+from msgspec.structs import replace
 
-from argosy.observability.counts import Asked, Histogram, MetricsSnapshot
+from argosy.observability.counts import Asked, Counts, Histogram, MetricsSnapshot
+from argosy.policies.failover import FAULTS, failure_of
 
 
 class ReplicaSignals(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,6 +21,8 @@ class ReplicaSignals(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int = 0
     ttft: Histogram | None = None  # of streams
     itl: Histogram | None = None
+    finished: int = 0  # requests, streamed or not
+    failed: int = 0  # attempts, by its fault
 
 
 class Signals(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,13 +55,16 @@ def signals_of(
         if replica == "none":
             continue
         before = replicas.get(replica, ReplicaSignals())
-        replicas[replica] = ReplicaSignals(
-            in_flight=before.in_flight,
+        replicas[replica] = replace(
+            before,
             read_tokens=before.read_tokens + series.tokens_in - series.tokens_cached,
             output_tokens=before.output_tokens + series.tokens_out,
             ttft=_sum(before.ttft, series.ttft),
             itl=_sum(before.itl, series.itl),
+            finished=before.finished + series.finished(),
         )
+    for name, failed in _faults(counts).items():
+        replicas[name] = replace(replicas.get(name, ReplicaSignals()), failed=failed)
     return Signals(
         at_s=at_s,
         asked=dict(counts.asked),
@@ -67,6 +74,15 @@ def signals_of(
         began_s=began_s,
         is_whole=is_whole,
     )
+
+
+def _faults(counts: Counts) -> dict[str, int]:
+    """Attempts that failed by the replica's fault, by replica."""
+    faults: dict[str, int] = {}
+    for (replica, reason), count in counts.attempts_failed.items():
+        if failure_of(reason) in FAULTS:
+            faults[replica] = faults.get(replica, 0) + count
+    return faults
 
 
 def _sum(one: Histogram | None, other: Histogram) -> Histogram:

@@ -32,6 +32,11 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     price_usd_per_hour: float | None  # of one replica
     domains: tuple[tuple[DomainKind, str], ...]
 
+    @property
+    def pool(self) -> str:
+        """Where it is."""
+        return dict(self.domains)["pool"]
+
 
 def sites_of(fleet: Fleet) -> dict[str, tuple[Site, ...]]:
     """By model, those of its deployments that are not merely planned."""

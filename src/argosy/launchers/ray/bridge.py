@@ -125,7 +125,7 @@ class Bridge:
 
 def _connect(address: str, namespace: str, said: _Voice) -> None:
     # Nodes take the actor from their own Argosy. Ray's way, a copy in the head's store, loses it:
-    # a head that came back counts the job's users wrongly, and deletes the copy under the last.
+    # a head that came back counts its users wrongly, and deletes the copy under the last.
     local = JobConfig(code_search_path=[str(Path(argosy.__file__).parents[1])])
     try:
         ray.init(

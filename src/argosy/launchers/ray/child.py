@@ -35,7 +35,7 @@ except OSError as error:
     sys.exit(f"{sys.argv[2]} cannot be run: {error}")
 """
 _LINE_BYTES_MAX = 65536
-# Set by Ray for its own worker: not meant for an engine, which would compute on one thread.
+# Set by Ray for its own processes: not meant for an engine, which would compute on one thread.
 _RAYS_OWN = ("OMP_NUM_THREADS", "PYTHONBREAKPOINT")
 
 

@@ -66,16 +66,16 @@ def _full(launch: Launch, book: Book, able: list[Node]) -> LaunchError | None:
             ours[actor.node] = ours.get(actor.node, 0) + record.chips
         elif actor is not None and record.chips and record.pool == launch.pool:
             waiting += 1
-    free = {
-        node.id: min(known, node.chips(launch.resources) - ours.get(node.id, 0))
-        for node in able
-        if (known := free_chips([node], launch.resources).get(node.id)) is not None
-    }
-    if sum(chips // launch.chips for chips in free.values()) > waiting:
+    chips = launch.chips
+    # Two accounts, as Ray's leaves out one that waits until it has given it a node: by our records
+    # and those that wait, and by what Ray says is free, which knows of other users of the cluster.
+    left = [node.chips(launch.resources) - ours.get(node.id, 0) for node in able]
+    free = list(free_chips(able, launch.resources).values())
+    if sum(each // chips for each in left) > waiting and any(each >= chips for each in free):
         return None
     return _FullError(
-        f"{launch.name} takes {launch.chips} x {launch.resources.name}; free on the {len(able)} "
-        f"open nodes of pool {launch.pool}: {sorted(free.values())}, and {waiting} replicas wait"
+        f"{launch.name} takes {chips} x {launch.resources.name}; free on the {len(able)} open "
+        f"nodes of pool {launch.pool}: {left} by our records, {free} by Ray's; {waiting} wait"
     )
 
 

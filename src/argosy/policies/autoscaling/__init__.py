@@ -5,6 +5,7 @@ deployments are made (`placement`), starting and draining (the control plane's),
 (the gateway's). Read `view.py` first, then `rule.py`.
 """
 
+from argosy.policies.autoscaling.replay import Given, Logged, given_of, replayed
 from argosy.policies.autoscaling.rule import ScaleState, scale
 from argosy.policies.autoscaling.view import (
     Decision,
@@ -24,10 +25,14 @@ __all__ = [
     "DeploymentView",
     "DomainKind",
     "Event",
+    "Given",
+    "Logged",
     "ModelView",
     "ScaleState",
     "Settings",
     "Sustains",
     "Target",
+    "given_of",
+    "replayed",
     "scale",
 ]

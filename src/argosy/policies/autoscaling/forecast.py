@@ -92,6 +92,20 @@ def _ratios(loads: Loads, at_step: int, ahead_steps: int, period: int) -> list[f
     return found
 
 
+def read_of(loads: Loads, *, ahead_steps: int, late_steps: int) -> Loads:
+    """The same, 0 where `points` at the end of it does not look: it says the same there."""
+    values, steps = loads.values, len(loads.values)
+    day = round(DAY_S / loads.step_s)
+    kept = [0.0] * steps
+    late_steps = max(late_steps, SLOW_STEPS, LINE_STEPS, LEVEL_STEPS)
+    begins = [steps - days * day - SEASON_STEPS for days in range(1, WEEK_DAYS * WEEK_DAYS + 1)]
+    width = 2 * SEASON_STEPS + ahead_steps
+    spans = [(begin, begin + width) for begin in begins if begin >= 0]
+    for begin, end in (*spans, (max(0, steps - late_steps), steps)):
+        kept[begin:end] = values[begin:end]
+    return Loads(step_s=loads.step_s, until_s=loads.until_s, values=tuple(kept))
+
+
 def error(*, forecast: float, actual: float) -> float:
     """How much more came than was forecast, as a share of the forecast."""
     return (actual - forecast) / max(forecast, FLOOR)

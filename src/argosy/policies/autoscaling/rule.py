@@ -28,7 +28,7 @@ from argosy.policies.autoscaling.view import (
 _HISTORY_S = 15 * forecast.DAY_S  # two weeks, and a day to look ahead in
 _NEXT_TO_NOTHING = 0.02  # replicas: a forecast that keeps none alive
 _COMPARED_EACH = 5  # minutes
-_USUAL_STEPS = 60  # minutes whose mean is usual
+USUAL_STEPS = 60  # minutes whose mean is usual
 _ROUNDED = 1e-6  # of a replica: a load of exactly two wants no third
 
 
@@ -239,7 +239,7 @@ def _need(
     headroom = max(jump, domain)
     batch = _batch(view, work)
     # Batch work has what it asks for on the whole, and lends it while others ask for more.
-    usual = min(likely, forecast.mean(known.values, steps - _USUAL_STEPS, steps))
+    usual = min(likely, forecast.mean(known.values, steps - USUAL_STEPS, steps))
     most = max(quantile, likely + headroom, usual + batch, now)
     total = max(most / settings.utilisation_max, _ROUNDED)
     horizon_s = _horizon_s(view, settings)
@@ -265,12 +265,17 @@ def _batch(view: ModelView, work: loads.Work) -> float:
 
 
 def _now(view: ModelView, settings: Settings, work: loads.Work) -> float:
-    """The load of the last seconds, and of what waits if it is to be worked off soon."""
+    """The load of the last seconds, and of what waits if it is to be worked off soon.
+
+    Where replicas start fast, soon is as soon as one can be there: what comes too many then costs
+    little, and nobody waits for longer than need be.
+    """
     recent, sustains = view.recent, view.deployments[0].sustains
+    soon_s = max(_horizon_s(view, settings), settings.soon_s_min)
     steps = len(recent.requests)
-    begin = max(0, steps - max(1, round(settings.burst_s / recent.step_s)))
+    begin = max(0, steps - max(1, round(min(settings.burst_s, soon_s) / recent.step_s)))
     waiting = view.queued + sum(one.waiting for one in view.deployments)
-    backlog = waiting * work.replica_s(sustains) / settings.backlog_s
+    backlog = waiting * work.replica_s(sustains) / min(settings.backlog_s, soon_s)
     return loads.load_of(recent, begin, steps, work, sustains) + backlog
 
 

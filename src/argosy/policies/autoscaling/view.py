@@ -83,8 +83,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     decision_s: float = 10.0  # between two ticks: it adds to the horizon
     jump_memory_s: float = 1800.0  # for how long the largest jump is remembered
     error_memory_s: float = 2 * 86_400.0  # of the forecast's errors
-    burst_s: float = 30.0  # what the panic guard looks at
-    backlog_s: float = 60.0  # in which what waits is to be worked off
+    burst_s: float = 30.0  # what the panic guard looks at; the horizon, where that is less
+    backlog_s: float = 60.0  # in which what waits is to be worked off; the same of it
+    soon_s_min: float = 10.0  # neither is less
     down_s_min: float = 120.0  # all that was wanted in so long must be less, before one is removed
     down_s_max: float = 600.0  # as long as a cold start, between these
     panic_hold_s: float = 120.0  # after the last time that too little was ready

@@ -4,8 +4,9 @@ Whatever takes replicas out asks here first: killing what does not answer, quara
 cordoning nodes. What crashed of itself is no part of the budget, but of what is left to serve.
 
 When no replica has answered a probe since one began to fail, it is rather the prober's own network
-than all of them: then nothing is killed. When others answer but none of its pool does, it is rather
-the way there: one at a time is tried, after a while.
+than all of them: nothing is killed for `blind_s`. When others answer but none of its pool does, it
+is rather the way there: nothing is killed for `blind_pool_s`. Then one at a time is tried, for they
+may all hang indeed; whoever serves is spared by the gateway's witness.
 """
 
 import math
@@ -188,27 +189,29 @@ def _unbelieved(
 ) -> str | None:
     """Why it is rather the network than this replica."""
     assert one.failing_since_s is not None, "it fails"
-    probed = [other for other in view.replicas if _is_probed(other)]
-    if len(probed) >= settings.blind_replicas and not _answered(probed, one.failing_since_s):
-        return (
-            f"none of {len(probed)} replicas has answered a probe since {one.name} does not: "
-            "rather the prober's own network than all of them; nothing is killed"
-        )
-    alike = [other for other in probed if other.pool == one.pool]
-    if len(alike) < settings.blind_pool_replicas or _answered(alike, one.failing_since_s):
+    failing_s = view.now_s - one.failing_since_s
+    far = [other for other in view.replicas if _is_far(other)]
+    alike = [other for other in far if other.pool == one.pool and other.out != "killed"]
+    if len(far) >= settings.blind_replicas and not _answered(far, one.failing_since_s):
+        words = f"none of {len(far)} replicas has answered a probe since {one.name} does not"
+        if failing_s < settings.blind_s:
+            return f"{words}: rather the prober's own network than all of them; nothing is killed"
+        is_one = not left.killed and len(wish.replicas) == 1
+    elif len(alike) >= settings.blind_pool_replicas and not _answered(alike, one.failing_since_s):
+        words = f"none of {len(alike)} replicas of {one.pool} has answered a probe since {one.name}"
+        if failing_s < settings.blind_pool_s:
+            return f"{words} does not: rather the way there than all of them"
+        words = f"{words} does not"
+        is_one = left.killed[one.pool] < 1 and len(wish.replicas) == 1
+    else:
         return None
-    words = f"none of {len(alike)} replicas of {one.pool} has answered a probe since {one.name}"
-    if view.now_s - one.failing_since_s < settings.blind_pool_s:
-        return f"{words} does not: rather the way there than all of them"
-    if left.killed[one.pool] >= 1 or len(wish.replicas) > 1:
-        return f"{words} does not: one at a time is tried"
-    return None
+    return None if is_one else f"{words}: one at a time is tried"
 
 
-def _is_probed(one: BudgetReplica) -> bool:
-    """Over a network, and expected to answer."""
+def _is_far(one: BudgetReplica) -> bool:
+    """Over a network, and it was asked; one that was killed to try counts too."""
     is_known = one.probe_good_s is not None or one.failing_since_s is not None
-    return is_known and not one.is_local and one.out != "killed"
+    return is_known and not one.is_local
 
 
 def _answered(replicas: list[BudgetReplica], since_s: float) -> bool:

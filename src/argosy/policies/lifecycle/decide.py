@@ -40,7 +40,7 @@ def decide(
     for wanted in sorted(view.wanted, key=lambda one: one.deployment):
         sides = _sides(of_deployment.pop(wanted.deployment, []), wanted)
         create += _missing(sides, wanted, settings)
-        go += _superfluous(sides, wanted)
+        go += _superfluous(sides, wanted, settings)
     for others in of_deployment.values():
         go += (_Goer(replica=one, reason="nobody wants its deployment any more") for one in others)
     removing = _Removing(view.wanted, ready, state, settings)
@@ -77,7 +77,10 @@ def _missing(sides: _Sides, wanted: Wanted, settings: Settings) -> Iterator[Crea
     missing = wanted.replicas - len(sides.current)
     if missing <= 0 or not wanted.is_open:
         return
-    standing = sum(one.is_serving or not one.is_seen for one in sides.old)  # the rest goes at once
+    kept = _kept(sides, wanted, settings)
+    standing = sum(  # the rest goes at once
+        one.is_serving or not one.is_seen or one.name in kept for one in sides.old
+    )
     surge = settings.surge if wanted.has_room else 0
     room = wanted.replicas + surge - len(sides.current) - standing
     reason = f"{wanted.replicas} wanted, {len(sides.current)} there"
@@ -89,10 +92,13 @@ def _missing(sides: _Sides, wanted: Wanted, settings: Settings) -> Iterator[Crea
         yield Create(deployment=wanted.deployment, reason=reason)
 
 
-def _superfluous(sides: _Sides, wanted: Wanted) -> Iterator[_Goer]:
+def _superfluous(sides: _Sides, wanted: Wanted, settings: Settings) -> Iterator[_Goer]:
+    kept = _kept(sides, wanted, settings)
     for one in sides.old:
+        if one.name in kept:
+            continue
         why = (
-            "it is drained"
+            one.why_unwelcome
             if one.is_unwelcome
             else f"of generation {one.generation}; {wanted.generation} is wanted"
         )
@@ -102,6 +108,19 @@ def _superfluous(sides: _Sides, wanted: Wanted) -> Iterator[_Goer]:
         for one in sorted(sides.current, key=_first_to_go)[:surplus]:
             why = f"{wanted.replicas} wanted, {len(sides.current)} there"
             yield _Goer(replica=one, reason=why)
+
+
+def _kept(sides: _Sides, wanted: Wanted, settings: Settings) -> set[str]:
+    """Old ones that serve nobody now and may again, while what is wanted does not come up.
+
+    Else each that ends would be one less for good: what comes in its place is in a crash loop.
+    """
+    is_stuck = any(one.is_crash_looping for one in sides.current)
+    if not is_stuck or any(one.is_ready for one in sides.current):
+        return set()
+    room = max(0, wanted.replicas + settings.surge - len(sides.current))
+    before = sorted(sides.old, key=_first_to_go, reverse=True)[:room]
+    return {one.name for one in before if not (one.is_serving or one.is_unwelcome)}
 
 
 def _first_to_go(one: ReplicaView) -> tuple[bool, bool, int, float, int]:

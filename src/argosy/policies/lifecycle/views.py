@@ -17,6 +17,8 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     is_seen: bool = True  # its pool and node can be looked at; else it is not to be removed
     is_lost: bool = False  # unseen for so long that another is to do its work
     is_unwelcome: bool = False  # its node, its pool or itself was drained: it is to go elsewhere
+    why_unwelcome: str = "it is drained"
+    is_crash_looping: bool = False  # it does not come up, again and again
     requests_in_flight: int | None = None  # None: not known
 
     @property

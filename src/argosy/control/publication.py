@@ -1,0 +1,137 @@
+"""What gateways on other hosts are told: the newest replica table, and the fleet file that holds.
+
+A leader offers its own; whoever follows reads them in the store, four times a second. Versions only
+grow, so that a table which comes late, or from one who leads no more, replaces nothing.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable
+
+import msgspec
+from msgspec import Raw
+from sqlalchemy import Engine as StoreEngine
+
+from argosy.control.api import WAIT_S_MAX, Orders
+from argosy.control.hearing import Report
+from argosy.fleet.messages import ReplicaTable
+from argosy.store.control import published, specs
+from argosy.store.errors import StoreError
+
+logger = logging.getLogger(__name__)
+_READ_EVERY_S = 0.25
+_WAIT_S_LEAVING = 0.25  # a replica goes when it has ended what it has, which gateways count
+
+
+class Publication:
+    """Of one control plane."""
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self.table = ReplicaTable(version=0, replicas=())
+        self.sha256: str | None = None  # of the fleet file that holds
+        self.wait_s_max = WAIT_S_MAX  # for news; gateways report again after it
+        self._now_s = now_s
+        self._body = Raw(b"null")
+        self._spec = ""
+        self._confirmed_s: float | None = None
+        self._news = asyncio.Event()
+        self._is_closed = False
+
+    def offer(self, table: ReplicaTable, body: bytes | None = None) -> None:
+        """Told from now on, when it is newer."""
+        if table.version <= self.table.version:
+            return
+        self._body = Raw(msgspec.json.encode(table) if body is None else body)
+        self.table = table
+        self._tell()
+
+    def offer_spec(self, text: str) -> None:
+        """The fleet file that holds."""
+        sha256 = hashlib.sha256(text.encode()).hexdigest()
+        if sha256 != self.sha256:
+            self.sha256, self._spec = sha256, text
+            self._tell()
+
+    @property
+    def spec(self) -> str:
+        """The text of the fleet file that holds; empty: not known yet."""
+        return self._spec
+
+    def confirm(self) -> None:
+        """The newest table is known here, now."""
+        self._confirmed_s = self._now_s()
+
+    @property
+    def age_s(self) -> float | None:
+        """Since that was so."""
+        return None if self._confirmed_s is None else max(0.0, self._now_s() - self._confirmed_s)
+
+    async def news(self, report: Report, *, leader: Callable[[], str | None]) -> Orders:
+        """What is new to a gateway, at once or when it comes, or that nothing is."""
+        end_s = self._now_s() + self._wait_s()
+        while not (self._is_news(report) or self._is_closed or self._now_s() >= end_s):
+            try:
+                async with asyncio.timeout(end_s - self._now_s()):
+                    await self._news.wait()
+            except TimeoutError:
+                break
+        is_newer = self.table.version > report.version
+        is_other = self.sha256 is not None and self.sha256 != report.sha256
+        return Orders(
+            newest=self.table.version,
+            age_s=self.age_s,
+            table=self._body if is_newer else None,
+            sha256=self.sha256,
+            spec=self._spec if is_other else None,
+            leader=leader(),
+        )
+
+    def close(self) -> None:
+        """Whoever waits is answered."""
+        self._is_closed = True
+        self._tell()
+
+    def _is_news(self, report: Report) -> bool:
+        return self.table.version > report.version or (
+            self.sha256 is not None and self.sha256 != report.sha256
+        )
+
+    def _wait_s(self) -> float:
+        is_any_leaving = any(row.state == "stopping" for row in self.table.replicas)
+        return min(self.wait_s_max, _WAIT_S_LEAVING) if is_any_leaving else self.wait_s_max
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    # What the store has.
+
+    async def follow(self, store: StoreEngine, fleet: str) -> None:
+        """Read on, for ever."""
+        rounds, failed = 0, False
+        while True:
+            try:
+                await self._read(store, fleet, is_spec_due=rounds % 4 == 0)
+                if failed:
+                    logger.warning("The replica table can be read in the store again")
+                failed = False
+            except StoreError as error:
+                if not failed:
+                    logger.warning("The replica table cannot be read in the store: %s", error)
+                failed = True
+            rounds += 1
+            await asyncio.sleep(_READ_EVERY_S)
+
+    async def _read(self, store: StoreEngine, fleet: str, *, is_spec_due: bool) -> None:
+        known = self.table.version
+        found = await asyncio.to_thread(published, store, fleet, newer_than=known)
+        if found is not None:
+            try:
+                self.offer(msgspec.json.decode(found.table, type=ReplicaTable), found.table)
+            except msgspec.MsgspecError:
+                logger.exception("Table %d in the store cannot be read", found.version)
+        self.confirm()
+        if is_spec_due:
+            for spec in await asyncio.to_thread(specs, store, fleet, limit=1):
+                self.offer_spec(spec.text)
