@@ -119,6 +119,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     replicas_max: int
     replica_s: float  # calm, spike and after
     deadline_s: float
+    course: tuple[tuple[float, int], ...]  # replicas wanted, from when on
 
     @property
     def is_in_time(self) -> bool:
@@ -234,11 +235,13 @@ class Live:
         await self.controller.stop(3.0)
         await self.gateways.stop()
 
-    async def _hear(self) -> Signals:
+    async def _hear(self) -> tuple[Signals, ...]:
         collected = await self.gateways.collect()
         at_s = self.controller.now_s()
-        return signals_of(metrics_of(collected), at_s=at_s, began_s=at_s - collected.uptime_s,
-                          is_whole=not collected.silent)  # fmt: skip
+        whole = not collected.silent
+        began_s = at_s - collected.uptime_s
+        said = signals_of(metrics_of(collected), at_s=at_s, began_s=began_s, is_whole=whole)
+        return (said,)
 
     def standing(self, at_s: float) -> Standing:
         rows = self.controller.table.replicas
@@ -329,6 +332,11 @@ def row_of(
         replicas_max=max(one.ready for one in course),
         replica_s=sum(steps),
         deadline_s=deadline_s,
+        course=tuple(
+            (round(new.at_s - phases.calm_s, 1), new.wanted)
+            for old, new in itertools.pairwise(course)
+            if new.wanted != old.wanted
+        ),
     )
 
 

@@ -1,5 +1,6 @@
 """`argosy explain --decision`: a logged decision to scale, told in words and decided again."""
 
+import itertools
 import json
 
 import msgspec
@@ -47,8 +48,8 @@ def decided(minutes: int = 20) -> list[ModelDecision]:
         at_s, count = BEGAN_S + 10.0 * step, count + step // 3
         told = Asked(requests=count, prompt_bytes=400 * count, answered=count,
                      output_tokens=40 * count)  # fmt: skip
-        found += scaler.decide(at_s + 1.0, ReplicaTable(version=1, replicas=(row,)),
-                               Signals(at_s=at_s, asked={"chat": told}, queued={"chat": step // 9}))  # fmt: skip
+        said = Signals(at_s=at_s, asked={"chat": told}, queued={"chat": step // 9})
+        found += scaler.decide(at_s + 1.0, ReplicaTable(version=1, replicas=(row,)), said)
     return found
 
 
@@ -82,10 +83,10 @@ def test_only_what_is_new_is_given_to_be_logged():
     new = [one for one in every if one.given is not None]
     targets = [one.decision.targets[0].replicas for one in every]
     assert len(every) > 100
-    assert len(set(targets)) > 4
+    assert len(set(targets)) > 2
     asked = [one for one in every if one.decision.horizon_s > 0]  # of the rule
     told = [one.decision.targets[0].replicas for one in asked]
-    changes = sum(old != now for old, now in zip(told, told[1:], strict=False))
+    changes = sum(old != now for old, now in itertools.pairwise(told))
     assert len(new) == changes + 1
 
 
@@ -135,7 +136,7 @@ def test_a_decision_that_is_not_there_is_refused_with_what_is(argosy, log):
     log(("create", None))
     refused = argosy("explain", "--decision", "7")
     assert refused.exit_code == 1
-    assert "has no decision 7 in its log; the newest is 1" in refused.output
+    assert "no decision 7 in the log; the newest is 1" in refused.output
     assert argosy("explain", "req_12", "--decision", "1").exit_code == 1
 
 

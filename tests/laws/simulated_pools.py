@@ -2,6 +2,7 @@
 
 import msgspec
 
+from argosy.control.quarantines import Quarantines
 from argosy.control.reconcile import Seen, Start, Step, Stop
 from argosy.control.records import SeenReplica, StartFailure
 from argosy.fleet.messages import ObservedReplica, ReplicaSpec
@@ -81,6 +82,7 @@ class World:
         self.failed: dict[str, StartFailure] = {}
         self.accepted: set[str] = set()
         self.stopped: set[str] = set()
+        self.quarantines = Quarantines()
 
     def act(self, step: Step) -> None:
         self.failed, self.accepted, self.stopped = {}, set(), set()
@@ -124,6 +126,7 @@ class World:
             now_s=self.now_s,
             replicas=replicas,
             unseen_pools=frozenset(n for n, one in self.pools.items() if one.is_unseen),
+            quarantines=self.quarantines,
         )
 
     def _probes(self, url: str | None, process: Process | None) -> tuple[Probe, ...]:

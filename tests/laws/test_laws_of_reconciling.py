@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from argosy.control.plan import DeploymentPlan
+from argosy.control.quarantines import Quarantined, Quarantines
 from argosy.control.reconcile import Drains, Settings, State, Step, adopted, reconcile
 from argosy.control.records import Record
 from argosy.fleet.config import SimulatedEngine
@@ -22,7 +23,9 @@ from tests.laws.simulated_pools import PoolWorld, World
 POOLS = ("east", "west")
 MODELS = ("m", "n")
 PATIENCE = Settings(
-    health=HealthSettings(start_s_max=60.0, restart_delay_s_max=5.0),
+    health=HealthSettings(
+        start_s_max=60.0, restart_delay_s_max=5.0, probation_s=60.0, probation_delay_s_max=40.0
+    ),
     budget=BudgetSettings(blind_s=30.0, blind_pool_s=20.0),
     drain_s=5.0,
     lost_s=20.0,
@@ -86,7 +89,8 @@ class Reconciling(RuleBasedStateMachine):
             if record.leaving is None or old[name].leaving is not None:
                 continue
             assert record.unseen_since_s is None or record.life == "down"
-            if old[name].row.state == "ready" and old[name].life == "up":
+            is_well = record.life == "up" and not record.health.probes_failed
+            if old[name].row.state == "ready" and is_well:
                 model = record.spec.model
                 needed = sum(
                     one.replicas
@@ -174,6 +178,25 @@ class Reconciling(RuleBasedStateMachine):
         self.drains = Drains(pools=frozenset(pools))
         self.ticks(1)
 
+    @rule(
+        kind=st.sampled_from(["replica", "node", "pool"]),
+        pool=st.sampled_from(POOLS),
+        which=st.randoms(use_true_random=False),
+    )
+    def something_is_unlike_its_peers(self, kind, pool: str, which) -> None:
+        names = sorted(self.step.state.records)
+        if names:
+            name = {"replica": which.choice(names), "node": "n1", "pool": pool}[kind]
+            one = Quarantined(kind=kind, name=name, pool=pool, since_s=0.0, reason="slow")
+            self.world.quarantines = Quarantines(out=(*self.world.quarantines.out, one))
+        self.ticks(1)
+
+    @rule(is_trial=st.booleans())
+    def what_was_unlike_its_peers_is_used_again(self, is_trial: bool) -> None:
+        before = self.world.quarantines
+        self.world.quarantines = Quarantines(on_trial=before.out if is_trial else ())
+        self.ticks(1)
+
     @rule()
     def another_control_plane_takes_over(self) -> None:
         saved = msgspec.json.encode(list(self.step.state.records.values()))
@@ -193,7 +216,9 @@ class Reconciling(RuleBasedStateMachine):
         for pool in POOLS:
             self.heal(pool)
         self.drains = Drains()
+        self.world.quarantines = Quarantines()
         self.ticks(SETTLED_S)
+        assert {row.share for row in self.step.state.table.replicas} <= {1.0}
         for name, one in self.wanted.items():
             own = [r for r in self.step.state.records.values() if r.spec.deployment == name]
             assert len(own) == one.replicas

@@ -73,6 +73,34 @@ def test_a_prober_whose_own_network_is_cut_kills_nobody_and_says_why():
         assert one.reason.endswith("nothing is killed")
 
 
+def test_when_all_hang_for_long_one_at_a_time_is_tried_in_the_whole_fleet():
+    view = failing(fleet(), names(fleet()), since_s=SETTINGS.blind_s + 1.0)
+    asked = tuple(wish("kill", name) for name in names(view))
+    answer = allowed(view, asked, SETTINGS)
+    assert len(answer.granted) == 1
+    assert all(one.reason.endswith("one at a time is tried") for one in answer.put_off)
+    [first] = answer.granted[0].replicas
+    one_out = changed(view, [first], out="killed", failing_since_s=None)
+    rest = tuple(one for one in asked if one.replicas != (first,))
+    assert allowed(one_out, rest, SETTINGS).granted == ()
+    back = changed(view, [first], failing_since_s=None, probe_good_s=NOW_S)
+    assert len(allowed(back, rest, SETTINGS).granted) > 1, "it answers: the others do hang"
+
+
+def test_of_two_that_hang_the_second_waits_for_the_first_to_be_tried():
+    view = failing(fleet(2), names(fleet(2)), since_s=SETTINGS.blind_s + 1.0)
+    view = changed(view, ["r-0"], out="killed", failing_since_s=None)
+    (one,) = allowed(view, (wish("kill", "r-1"),), SETTINGS).put_off
+    assert one.reason.endswith("one at a time is tried")
+
+
+def test_whoever_serves_is_not_tried_though_all_seem_to_hang():
+    view = failing(fleet(), names(fleet()), since_s=SETTINGS.blind_s + 1.0)
+    view = changed(view, names(view)[:39], served_s=NOW_S - 1.0)
+    asked = tuple(wish("kill", name) for name in names(view))
+    assert [one.replicas for one in allowed(view, asked, SETTINGS).granted] == [("r-39",)]
+
+
 def test_one_that_was_not_asked_again_since_is_no_witness_for_the_prober():
     """Endpoints are asked every 5 s: their last good answer is from before the cut."""
     view = failing(fleet(), names(fleet())[1:])

@@ -51,18 +51,15 @@ def views(days: float, start_s: float, ticks: int) -> list[ModelView]:
             sustains=Sustains(prefill_tokens_per_s=2000.0, decode_tokens_per_s=200.0),
             start_s_p95=start_s, min=1, max=40,
         )  # fmt: skip
-        found.append(
-            ModelView(
-                model="chat",
-                now_s=now_s,
-                age_s=1.0,
-                history=demand(counts[:until], 60.0, 60.0 * until),
-                recent=demand([chance.randint(50, 300) for _ in range(30)], 10.0, 60.0 * until),
-                queued=chance.choice([0, 0, 40]),
-                deployments=(one, replace(one, name="chat@far", price_usd_per_hour=2.0)),
-                events=(Event(name="match", from_s=now_s + 9, until_s=now_s + 99, times=1.5),),
-            )  # fmt: skip
-        )
+        far = replace(one, name="chat@far", price_usd_per_hour=2.0)
+        match = Event(name="match", from_s=now_s + 9, until_s=now_s + 99, times=1.5)
+        view = ModelView(
+            model="chat", now_s=now_s, age_s=1.0,
+            history=demand(counts[:until], 60.0, 60.0 * until),
+            recent=demand([chance.randint(50, 300) for _ in range(30)], 10.0, 60.0 * until),
+            queued=chance.choice([0, 0, 40]), deployments=(one, far), events=(match,),
+        )  # fmt: skip
+        found += [view, replace(view, now_s=now_s + 4.0, queued=view.queued + 9)]
     return found
 
 

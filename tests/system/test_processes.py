@@ -142,8 +142,8 @@ def test_a_budget_holds_over_all_processes(three: FleetProcess, say):
     tokens = sum(record.tokens_in + record.tokens_out for record in served)
     say(f"{len(served)} of {asked} served, {tokens} tokens of {BUDGET_TOKENS}")
     assert BUDGET_TOKENS <= tokens <= BUDGET_TOKENS + RESERVATION_TOKENS
-    reloaded = run_argosy("reload", "--state", three.state)
-    assert reloaded.returncode == 0, reloaded.stderr
+    applied = run_argosy("apply", "--state", three.state)
+    assert applied.returncode == 0, applied.stderr
     assert _ask_many(three, 1, key=key)[0].status == 429, "new processes know what is used up"
 
 

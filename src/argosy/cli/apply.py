@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from argosy.cli.operator_socket import Apply
-from argosy.cli.running import ask
+from argosy.cli.running import ControlOption, ask, refuse
 from argosy.cli.state import StateDir
 
 _TIMEOUT_S = 600.0  # weights may have to be fetched
@@ -16,7 +16,7 @@ NewFile = Annotated[
 ]
 
 
-def apply(file: NewFile = None, *, state: StateDir) -> None:
+def apply(file: NewFile = None, *, state: StateDir, control: ControlOption = None) -> None:
     """Take up a fleet file; replicas and gateway change over without a lost request.
 
     Examples:
@@ -24,11 +24,14 @@ def apply(file: NewFile = None, *, state: StateDir) -> None:
 
         argosy apply fleet.yaml
 
+        argosy apply fleet.yaml --control http://c1:8470,http://c2:8470
+
     """
-    typer.echo(ask(state, _request(file, is_dry=False), timeout_s=_TIMEOUT_S))
+    request = _request(file, is_dry=False, is_far=control is not None)
+    typer.echo(ask(state, request, timeout_s=_TIMEOUT_S, control=control))
 
 
-def diff(file: NewFile = None, *, state: StateDir) -> None:
+def diff(file: NewFile = None, *, state: StateDir, control: ControlOption = None) -> None:
     """Say what `argosy apply` would change, and change nothing.
 
     Examples:
@@ -37,8 +40,17 @@ def diff(file: NewFile = None, *, state: StateDir) -> None:
         argosy diff fleet.yaml
 
     """
-    typer.echo(ask(state, _request(file, is_dry=True), timeout_s=_TIMEOUT_S))
+    request = _request(file, is_dry=True, is_far=control is not None)
+    typer.echo(ask(state, request, timeout_s=_TIMEOUT_S, control=control))
 
 
-def _request(file: Path | None, *, is_dry: bool) -> Apply:
-    return Apply(file=None if file is None else str(file.absolute()), is_dry=is_dry)
+def _request(file: Path | None, *, is_dry: bool, is_far: bool) -> Apply:
+    path = None if file is None else str(file.absolute())
+    if not is_far:
+        return Apply(file=path, is_dry=is_dry)
+    if file is None:
+        refuse("name the fleet file, which other hosts may not have: argosy apply FLEET.YAML ...")
+    try:
+        return Apply(file=path, text=file.read_text("utf-8"), is_dry=is_dry)
+    except (OSError, UnicodeDecodeError) as error:
+        return refuse(f"{file} cannot be read: {error}")

@@ -91,7 +91,7 @@ class Applier:
         file = self._file if request.file is None else Path(request.file)
         fleet = at_port(self._asked(request, file), self._port)
         if self._pretence is not None:
-            fleet = self._pretence.of(fleet)
+            fleet = await asyncio.to_thread(self._pretence.of, fleet)
         check_startable(fleet)
         if self._note is None:
             _check_fixed(self.fleet, fleet)

@@ -30,6 +30,7 @@ class Begin(Word, frozen=True, kw_only=True, tag=True):
 
     fleet: Fleet  # the whole; its share is taken by the child
     state: str  # the folder
+    store: str | None = None  # a shared one's URL; None: the folder's own
     process: int  # its number, from 0
     column: int  # of the ledger; no two alive have the same
     columns: int

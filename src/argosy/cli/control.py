@@ -22,7 +22,7 @@ from argosy.cli.files import (
     parse_fleet,
 )
 from argosy.cli.running import control_token, refuse
-from argosy.cli.state import StateDir, StoreUrl, open_shared_store
+from argosy.cli.state import StateDir, StoreUrl, open_state_store
 from argosy.cli.upstream_keys import MissingKeyError, upstream_keys
 from argosy.fleet.config import Fleet
 from argosy.fleet.launchers import LocalLauncher
@@ -75,7 +75,7 @@ def control(
         refuse(str(error))
     listener, url = _bound(listen, advertise)
     state.mkdir(parents=True, exist_ok=True)
-    with closing(listener), open_shared_store(store) as opened:
+    with closing(listener), open_state_store(state, store) as opened:
         run = _Run(fleet, text, state=state, store=opened, url=url, lease_s=lease_s)
         run.are_local_allowed = are_local_allowed
         import uvloop

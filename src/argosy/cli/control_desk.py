@@ -13,15 +13,18 @@ from sqlalchemy import Engine as StoreEngine
 from argosy.cli.control_plane import ControlPlane
 from argosy.cli.operator_socket import Asked
 from argosy.cli.state import now_s
-from argosy.control.api import FORWARDED, Answer, ControlStatus, Orders, error_body
+from argosy.control.api import FORWARDED, Answer, ControlStatus, EventsAsked, Orders, error_body
 from argosy.control.hearing import Hearing, Report
 from argosy.control.leading import Leading, url_of
 from argosy.control.publication import Publication
 from argosy.control.scaling import Signals
 from argosy.fleet.config import Fleet
+from argosy.store.decisions import decision_json, read
+from argosy.store.errors import StoreError
 
 _PASS_ON_S = 610.0  # weights may have to be fetched
 _CONFIRM_EVERY_S = 0.25
+_EVENTS_MAX = 1_000  # in one answer
 _WAIT_S_SCALED = 1.0  # between two reports of a gateway, where demand is followed
 
 
@@ -93,6 +96,23 @@ class ControlDesk:
             waits=None if control is None else control.controller.waits,
             gateways=self._hearing.gateways(),
         )
+
+    async def events(self, asked: EventsAsked) -> Answer:
+        limit = min(asked.limit, _EVENTS_MAX)
+        try:
+            found = await asyncio.to_thread(
+                read,
+                self._store,
+                self._leading.fleet,
+                since_s=asked.since_s,
+                subject=asked.subject,
+                kind=asked.kind,
+                after_seq=asked.after_seq,
+                limit=limit,
+            )
+        except StoreError as error:
+            return Answer(status=503, body=error_body(str(error)))
+        return Answer(status=200, body=b"[" + b",".join(map(decision_json, found)) + b"]")
 
     async def operate(self, body: bytes, *, is_forwarded: bool) -> Answer:
         try:

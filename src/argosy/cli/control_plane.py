@@ -10,7 +10,7 @@ import hashlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -27,8 +27,9 @@ from argosy.control.autoscaling import Autoscaling
 from argosy.control.controller import Controller
 from argosy.control.leading import Guarded, Leading
 from argosy.control.memory import Intent, StoreMemory, read_intent, read_records
+from argosy.control.peers import Peers
 from argosy.control.probe import HttpProber
-from argosy.control.reconcile import Settings
+from argosy.control.reconcile import Note, Settings
 from argosy.control.records import Record
 from argosy.control.scaling import LiveScaler, Signals
 from argosy.fleet.config import Fleet
@@ -42,7 +43,7 @@ logger = logging.getLogger(__name__)
 VERSIONS = 10**9  # of the tables of one leader: any of the next one's is above all of them
 _UP_LEASE_S = 15.0
 _UP = "up"  # the state folder has one run at a time: the one before is dead
-_SCALING, _INTENT = "autoscaling", "intent"  # what is kept, by name
+_SCALING, _INTENT, _PEERS = "autoscaling", "intent", "peers"  # what is kept, by name
 _KEEP_EVERY_S = 60.0
 _LOOK_EVERY_S = 0.5  # whether what is intended has changed
 
@@ -121,6 +122,7 @@ class ControlPlane:
         )
         self.operator = Operator(self.applier, self.controller, pretence=pretence)
         self._autoscaling: Autoscaling | None = None
+        self._peers: Peers | None = None
         self._keeping: list[asyncio.Task[None]] = []
         self._intended: Intent | None = None
 
@@ -138,10 +140,14 @@ class ControlPlane:
         left = await asyncio.to_thread(_read, self._fenced)
         version = self._first_version(left.published)
         self._memory.begin(left.records)
+        self._note_lead(len(left.records))
         if self._is_shared and left.intent is not None:
             self.controller.recall(
                 held=left.intent.held, targets=left.intent.targets, drains=left.intent.drains
             )
+        self._peers = Peers(
+            self.controller, self._hear, saved=left.peers, keep=lambda one: self._keep(_PEERS, one)
+        )
         await self.controller.start(
             parts.plans,
             parts.launchers,
@@ -155,6 +161,7 @@ class ControlPlane:
         scaler = LiveScaler(self._fleet, saved=left.scaling)
         self._autoscaling = Autoscaling(scaler, self.controller, self._hear, chance=random.Random())
         self._autoscaling.start(self._fleet)
+        self._peers.start()
         self._keeping.append(asyncio.create_task(self._keep_forever()))
 
     async def operate(self, asked: Asked) -> OperatorReply:
@@ -168,6 +175,8 @@ class ControlPlane:
         """End all replicas; may be called again with less grace. Not final: they run on."""
         if self._autoscaling is not None:
             self._autoscaling.stop()
+        if self._peers is not None:
+            self._peers.stop()
         await self.controller.stop(grace_s, is_final=is_final)
 
     async def close(self) -> None:
@@ -179,9 +188,16 @@ class ControlPlane:
             await self._keep_scaling()
             await self._keep_intent()
         await self._memory.close()
+        await self._launchers.close()
         if not self._is_shared:
             await self._leading.resign()
             self._leading.close()
+
+    def _note_lead(self, replicas: int) -> None:
+        if self._is_shared:
+            reason = f"leads with token {self._fenced.token}; replicas on record: {replicas}"
+            note = Note(kind="lead", subject=self._leading.holder, reason=reason)
+            self._memory.note([note], now_s=now_s())
 
     def _first_version(self, published: Published | None) -> int:
         """Above all that any gateway may have, also of a leader that could store no more."""
@@ -237,9 +253,10 @@ class ControlPlane:
         intent = Intent(
             held=dict(controller.held), targets=dict(controller.targets), drains=controller.drains
         )
-        if self._is_shared and intent != self._intended:
-            if await self._keep(_INTENT, msgspec.json.encode(intent)):
-                self._intended = intent
+        if not self._is_shared or intent == self._intended:
+            return
+        if await self._keep(_INTENT, msgspec.json.encode(intent)):
+            self._intended = intent
 
     async def _keep_scaling(self) -> None:
         if self._autoscaling is not None:
@@ -271,6 +288,9 @@ class _GuardedLaunchers(Launchers):
             found[pool] = guarded
         return found
 
+    async def close(self) -> None:
+        await self._launchers.close()
+
 
 class _Left(msgspec.Struct, frozen=True, kw_only=True):
     """What the last leader left."""
@@ -278,6 +298,7 @@ class _Left(msgspec.Struct, frozen=True, kw_only=True):
     records: tuple[Record, ...]
     published: Published | None
     scaling: bytes | None
+    peers: bytes | None
     intent: Intent | None
 
 
@@ -288,6 +309,7 @@ def _read(fenced: Fenced) -> _Left:
         records=read_records(fenced.load().values()),
         published=fenced.published(),
         scaling=kept.get(_SCALING),
+        peers=kept.get(_PEERS),
         intent=read_intent(kept.get(_INTENT)),
     )
 

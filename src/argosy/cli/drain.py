@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from argosy.cli.operator_socket import Drain
-from argosy.cli.running import ask
+from argosy.cli.running import ControlOption, ask
 from argosy.cli.state import StateDir
 
 _TIMEOUT_S = 10.0
@@ -17,6 +17,7 @@ def drain(
     ],
     *,
     state: StateDir,
+    control: ControlOption = None,
     undo: Annotated[bool, typer.Option("--undo", help="Use it again.")] = False,
     is_forced: Annotated[
         bool, typer.Option("--force", help="Though a model has nowhere else to go.")
@@ -33,4 +34,4 @@ def drain(
 
     """
     request = Drain(name=name, undo=undo, is_forced=is_forced)
-    typer.echo(ask(state, request, timeout_s=_TIMEOUT_S))
+    typer.echo(ask(state, request, timeout_s=_TIMEOUT_S, control=control))

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from argosy.cli.running import refuse
-from argosy.cli.state import StateDir, now_s, open_state_store
+from argosy.cli.running import ControlOption, refuse
+from argosy.cli.state import StateDir, StoreUrlOrNone, now_s
 from argosy.cli.usage import duration_s
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def events(
     ] = None,
     *,
     state: StateDir,
+    store: StoreUrlOrNone = None,
+    control: ControlOption = None,
     since: Annotated[
         str, typer.Option(metavar="DURATION", help="How far back: 30m, 1h, 7d.")
     ] = "1h",
@@ -55,14 +57,12 @@ def events(
 
     """
     reach_s = duration_s(since)
-    with open_state_store(state) as store:
-        from argosy.store.decisions import read
+    from argosy.cli.decision_log import far_log, near_log
 
-        name = fleet_of(store, fleet)
-        found = read(
-            store, name, since_s=now_s() - reach_s, subject=subject, kind=kind, limit=_PAGE
-        )
-        last = _latest(store, name) if not found else found[0].seq
+    with far_log(control) if control else near_log(state, store, fleet) as read:
+        found = read(since_s=now_s() - reach_s, subject=subject, kind=kind, limit=_PAGE)
+        newest = found or read(limit=1)
+        last = newest[0].seq if newest else 0
         for one in reversed(found):
             _print(one, as_json=as_json)
         while follow:
@@ -70,7 +70,7 @@ def events(
                 time.sleep(_FOLLOW_EVERY_S)
             except KeyboardInterrupt:
                 return
-            for one in read(store, name, after_seq=last, limit=_PAGE):
+            for one in read(after_seq=last, limit=_PAGE):
                 last = one.seq
                 if subject in (None, one.subject) and kind in (None, one.kind):
                     _print(one, as_json=as_json)
@@ -88,13 +88,6 @@ def fleet_of(store: "Engine", asked: str | None) -> str:
     if not known:
         refuse("nothing was decided yet: argosy up starts a fleet")
     return known[0]
-
-
-def _latest(store: "Engine", fleet: str) -> int:
-    from argosy.store.decisions import read
-
-    newest = read(store, fleet, limit=1)
-    return newest[0].seq if newest else 0
 
 
 def _print(one: "LoggedDecision", *, as_json: bool) -> None:

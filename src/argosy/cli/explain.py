@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import msgspec
 import typer
 
-from argosy.cli.running import PortOption, refuse, running_fleet
-from argosy.cli.state import StateDir, open_state_store
+from argosy.cli.running import ControlOption, PortOption, refuse, running_fleet
+from argosy.cli.state import StateDir, StoreUrlOrNone, open_state_store
 from argosy.cli.tables import plain_console, print_table
 
 if TYPE_CHECKING:
     import httpx
 
+    from argosy.cli.decision_log import Read
     from argosy.fleet.messages import RunFile, Usage
     from argosy.gateway.explain import Explanation, Step
 
@@ -54,13 +55,16 @@ def explain(
         str | None, typer.Option(help="Whose decision, where the folder has seen several.")
     ] = None,
     state: StateDir,
+    store: StoreUrlOrNone = None,
+    control: ControlOption = None,
     port: PortOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
-    """Show why a request went where it went, or why the control plane decided something.
+    """Show why a request went where it went, or why replicas were scaled.
 
-    Of a request: candidates, scores, waits, failed attempts, cost. Of a decision to scale: the
-    loads that it was made from, and whether the policy decides the same of them again.
+    Of a request: candidates, scores, waits, failed attempts, cost.
+
+    Of a decision to scale: the loads it was made from, decided once more.
 
     Try:
 
@@ -69,9 +73,13 @@ def explain(
       argosy explain --decision 12
     """
     if decision is not None:
+        from argosy.cli.decision_log import far_log, near_log
+
         if request is not None:
             refuse("a request or a decision, not both: leave REQUEST_ID or --decision away")
-        _explain_decision(state, fleet, decision, as_json=as_json)
+        near = far_log(control) if control else near_log(state, store, fleet)
+        with near as read:
+            _explain_decision(read, decision, as_json=as_json)
         return
     if request is None:
         _print_recent(state, as_json=as_json)
@@ -96,19 +104,13 @@ def explain(
     _print(request, explanation, record)
 
 
-def _explain_decision(state: Path, fleet: str | None, seq: int, *, as_json: bool) -> None:
-    from argosy.cli.events import fleet_of
+def _explain_decision(read: "Read", seq: int, *, as_json: bool) -> None:
     from argosy.cli.scaling_text import print_logged, replay
 
-    with open_state_store(state) as store:
-        from argosy.store.decisions import read
-
-        name = fleet_of(store, fleet)
-        found = read(store, name, after_seq=seq - 1, limit=1)
-        newest = read(store, name, limit=1)
+    found, newest = read(after_seq=seq - 1, limit=1), read(limit=1)
     if not found or found[0].seq != seq:
         known = f"the newest is {newest[0].seq}" if newest else "nothing was decided yet"
-        refuse(f"fleet {name} has no decision {seq} in its log; {known}. See: argosy events")
+        refuse(f"there is no decision {seq} in the log; {known}. See: argosy events")
     if as_json:
         told = {"decision": msgspec.structs.asdict(found[0]), "replay": replay(found[0])}
         told["decision"]["inputs"] = found[0].inputs and msgspec.Raw(found[0].inputs)

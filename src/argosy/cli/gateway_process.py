@@ -38,7 +38,7 @@ from argosy.cli.channel import (
     ToChild,
     child_decoder,
 )
-from argosy.cli.state import LEDGER_FILE, STORE_FILE, now_s
+from argosy.cli.state import LEDGER_FILE, now_s, store_place
 from argosy.cli.upstream_keys import upstream_keys
 from argosy.fleet.share import share_of
 from argosy.gateway.ledger import Ledger, budgets_of
@@ -71,7 +71,7 @@ async def _run(end: socket.socket, listeners: list[socket.socket]) -> int:
     if not isinstance(begin, Begin):
         return 1
     try:
-        store = open_store(Path(begin.state) / STORE_FILE)
+        store = open_store(store_place(Path(begin.state), begin.store))
     except StoreError as error:
         sys.stderr.write(f"argosy: {error}\n")
         return 1

@@ -42,6 +42,8 @@ class GatewayTerms(msgspec.Struct, frozen=True, kw_only=True):
     up_key: Key
     say: Callable[[str], None]
     chance: random.Random
+    store: str | None = None  # a shared one's URL; None: the state folder's own
+    table_age_s: Callable[[], float | None] = lambda: None  # where others make the table
 
 
 class Gateways:
@@ -112,6 +114,11 @@ class Gateways:
             self._ledger.close()
             self._ledger = None
 
+    @property
+    def table(self) -> ReplicaTable:
+        """What they route on."""
+        return self._table
+
     def publish(self, table: ReplicaTable) -> None:
         """They route on this from now on."""
         self._table = table
@@ -138,6 +145,7 @@ class Gateways:
             snapshots=tuple(report for report in reports if report is not None),
             silent=tuple(silent),
             gone=gone,
+            table_age_s=self._terms.table_age_s(),
         )
 
     async def heard(self, *, at_s: float) -> Sequence[Signals]:
@@ -215,6 +223,7 @@ class Gateways:
         begin = Begin(
             fleet=fleet,
             state=str(self._terms.state),
+            store=self._terms.store,
             process=number,
             column=column,
             columns=self._columns,

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from argosy.cli.state import UP_KEY_NAME, StateDir, now_s, open_state_store
+from argosy.cli.state import UP_KEY_NAME, StateDir, StoreUrlOrNone, now_s, open_state_store
 from argosy.cli.tables import print_table
 from argosy.fleet.config import Name, Tier
 from argosy.fleet.messages import Key
@@ -59,6 +59,7 @@ def create(
     tier: Annotated[Tier, typer.Option(help="The priority class of the requests.")],
     name: Annotated[str, typer.Option(help="What you call the key.", callback=_checked_key_name)],
     state: StateDir,
+    store: StoreUrlOrNone = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Make a key and print its secret, this once.
@@ -69,7 +70,7 @@ def create(
 
       argosy keys create --tenant acme --tier batch --name nightly --json
     """
-    with open_state_store(state) as engine:
+    with open_state_store(state, store) as engine:
         from argosy.store.keys import mint
 
         secret, key = mint(engine, tenant=tenant, tier=tier, name=name, now_s=now_s())
@@ -84,6 +85,7 @@ def create(
 def list_(
     *,
     state: StateDir,
+    store: StoreUrlOrNone = None,
     include_revoked: Annotated[bool, typer.Option("--all", help="Revoked keys too.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -95,7 +97,7 @@ def list_(
 
       argosy keys list --all --json
     """
-    with open_state_store(state) as engine:
+    with open_state_store(state, store) as engine:
         from argosy.store.keys import list_keys
 
         found = list_keys(engine, include_revoked=include_revoked)
@@ -110,6 +112,7 @@ def revoke(
     *,
     id_or_name: Annotated[str, typer.Argument(metavar="ID_OR_NAME", help="Which key.")],
     state: StateDir,
+    store: StoreUrlOrNone = None,
 ) -> None:
     """Close a key for good; requests under way finish.
 
@@ -119,7 +122,7 @@ def revoke(
 
       argosy keys revoke nightly
     """
-    with open_state_store(state) as engine:
+    with open_state_store(state, store) as engine:
         from argosy.store.keys import UnknownKeyError, revoke
 
         try:

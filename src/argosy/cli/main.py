@@ -7,10 +7,12 @@ from argosy.cli.calibrate import calibrate
 from argosy.cli.catalogue import catalogue
 from argosy.cli.chat import chat
 from argosy.cli.check import check
+from argosy.cli.control import control
 from argosy.cli.drain import drain
 from argosy.cli.events import events
 from argosy.cli.explain import explain
 from argosy.cli.fetch import fetch
+from argosy.cli.gateway import gateway
 from argosy.cli.keys import keys
 from argosy.cli.plan import plan
 from argosy.cli.pretend import pretend
@@ -33,6 +35,8 @@ app = typer.Typer(
     "  argosy status --watch",
 )
 app.command()(up)
+app.command()(control)
+app.command()(gateway)
 app.command()(diff)
 app.command()(apply)
 app.command()(scale)

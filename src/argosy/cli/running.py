@@ -1,12 +1,14 @@
 """Finds the fleet that runs on a state folder, for the commands that talk to it."""
 
+import os
 from pathlib import Path
 from typing import Annotated, NoReturn
+from urllib.parse import urlsplit
 
 import msgspec
 import typer
 
-from argosy.cli.operator_socket import Asked, ask_operator
+from argosy.cli.operator_socket import Asked, OperatorReply, ask_operator
 from argosy.fleet.messages import RunFile
 
 # psutil adds the time since boot to a boot time that moves when the clock is set.
@@ -18,6 +20,62 @@ PortOption = Annotated[
         "--port", min=1, max=65535, help="The gateway's port, where it is not the state folder's."
     ),
 ]
+
+
+ControlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--control",
+        metavar="URL[,URL]",
+        help="Ask control planes on other hosts, the first that answers; with their token in "
+        "ARGOSY_CONTROL_TOKEN.",
+    ),
+]
+_TOKEN = "ARGOSY_CONTROL_TOKEN"
+_TOKEN_CHARS_MIN = 16
+
+
+def control_token() -> str:
+    """Of the control API, from the environment. Exits with 1 where there is none."""
+    token = os.environ.get(_TOKEN, "")
+    if len(token) < _TOKEN_CHARS_MIN or not token.isascii() or not token.isprintable():
+        refuse(
+            f"the environment variable {_TOKEN} is to hold the secret of the control API, the "
+            f"same on all hosts: {_TOKEN_CHARS_MIN} characters or more, e.g. openssl rand -hex 32"
+        )
+    return token
+
+
+def control_urls(control: str) -> list[str]:
+    """Those that `--control` names. Exits with 1 where one is none."""
+    urls = [url.strip().rstrip("/") for url in control.split(",") if url.strip()]
+    for url in urls:
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+            refuse(f"--control {url}: it is a URL, e.g. http://control-1.example:8470")
+    if not urls:
+        refuse("--control names no URL")
+    return list(dict.fromkeys(urls))
+
+
+def ask_control(control: str, path: str, body: bytes | None, *, timeout_s: float) -> bytes:
+    """What the first control plane that can says: a POST of `body`, or a GET. Exits with 1."""
+    import httpx
+
+    headers = {"authorization": f"Bearer {control_token()}"}
+    method, told = "GET" if body is None else "POST", list[str]()
+    with httpx.Client(headers=headers, timeout=timeout_s, trust_env=False) as client:
+        for url in control_urls(control):
+            try:
+                answer = client.request(method, url + path, content=body)
+            except httpx.HTTPError as error:
+                told.append(f"{url} does not answer ({error!r})")
+                if not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                    break  # it may have been done
+                continue
+            if answer.status_code == 200:
+                return answer.content
+            told.append(f"{url}: HTTP {answer.status_code} {answer.text[:300]}")
+    return refuse("; ".join(told))
 
 
 def running_fleet(state: Path, port: int | None) -> RunFile:
@@ -51,13 +109,21 @@ def _check_alive(run: RunFile, state: Path) -> None:
     )
 
 
-def ask(state: Path, request: Asked, *, timeout_s: float) -> str:
-    """What the run on that folder says to it. Exits with 1 where it does not, or refuses."""
-    run = running_fleet(state, None)
-    try:
-        reply = ask_operator(state, request, timeout_s=timeout_s)
-    except (OSError, msgspec.DecodeError) as error:
-        refuse(f"the fleet on {state} (pid {run.pid}) does not answer: {error}")
+def ask(state: Path, request: Asked, *, timeout_s: float, control: str | None = None) -> str:
+    """What the run on that folder, or at that URL, says to it.
+
+    Exits with 1 where it does not, or refuses.
+    """
+    if control is not None:
+        body = msgspec.json.encode(request)
+        told = ask_control(control, "/v1/operator", body, timeout_s=timeout_s)
+        reply = msgspec.json.decode(told, type=OperatorReply)
+    else:
+        run = running_fleet(state, None)
+        try:
+            reply = ask_operator(state, request, timeout_s=timeout_s)
+        except (OSError, msgspec.DecodeError) as error:
+            refuse(f"the fleet on {state} (pid {run.pid}) does not answer: {error}")
     if not reply.done:
         refuse(f"nothing has changed: {reply.said}")
     return reply.said

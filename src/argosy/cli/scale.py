@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from argosy.cli.operator_socket import Hold
-from argosy.cli.running import ask, refuse
+from argosy.cli.running import ControlOption, ask, refuse
 from argosy.cli.state import StateDir
 
 _TIMEOUT_S = 10.0
@@ -21,6 +21,7 @@ def scale(
     ],
     *,
     state: StateDir,
+    control: ControlOption = None,
 ) -> None:
     """Hold a deployment at so many replicas, until it is told otherwise or the fleet stops.
 
@@ -33,4 +34,5 @@ def scale(
     if replicas != "auto" and not (replicas.isascii() and replicas.isdecimal()):
         refuse(f"{replicas} is no number of replicas. Write 0, 1, 2 ..., or auto")
     count = None if replicas == "auto" else int(replicas)
-    typer.echo(ask(state, Hold(deployment=deployment, replicas=count), timeout_s=_TIMEOUT_S))
+    request = Hold(deployment=deployment, replicas=count)
+    typer.echo(ask(state, request, timeout_s=_TIMEOUT_S, control=control))

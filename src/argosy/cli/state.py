@@ -35,27 +35,51 @@ STATE_OPTION = typer.Option(
 )
 StateDir = Annotated[Path, STATE_OPTION]
 
+StoreUrl = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        metavar="URL",
+        help="The store that control planes and gateways share, postgresql://USER@HOST/DATABASE; "
+        "its password: PGPASSWORD, or ~/.pgpass.",
+    ),
+]
+StoreUrlOrNone = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="URL",
+        help="A shared store, postgresql://USER@HOST/DATABASE; unset: the state folder's own.",
+    ),
+]
+
 
 @contextmanager
-def open_state_store(state: Path) -> Iterator["Engine"]:
-    """The store of the state folder, until the end of the block.
+def open_state_store(state: Path, url: str | None = None) -> Iterator["Engine"]:
+    """The store of the state folder, or at that URL, until the end of the block.
 
     A store that cannot be opened or used inside the block is told on stderr: exit 1.
     """
     # Imported here: SQLAlchemy alone takes longer to load than `argosy --help` may.
-    from argosy.store.schema import StoreError, open_store, store_errors
+    from argosy.store.schema import StoreError, open_store, place_of, store_errors
 
-    path = state / STORE_FILE
     try:
-        engine = open_store(path)
+        engine = open_store(store_place(state, url))
         try:
-            with store_errors(path):
+            with store_errors(place_of(engine)):
                 yield engine
         finally:
             engine.dispose()
     except StoreError as error:
         typer.echo(f"argosy: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+def store_place(state: Path, url: str | None) -> Path | str:
+    """What `open_store` takes; a URL without a scheme is a file's path, for tests on one host."""
+    if url is None:
+        return state / STORE_FILE
+    return url if "://" in url else Path(url)
 
 
 def now_s() -> float:

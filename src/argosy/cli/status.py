@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from argosy.cli.running import PortOption, refuse, running_fleet
+from argosy.cli.running import ControlOption, PortOption, refuse, running_fleet
 from argosy.cli.state import StateDir
 from argosy.cli.tables import fits, plain_console
 from argosy.fleet.messages import FleetStatus, ReplicaState, ReplicaStatus, RunFile
@@ -25,6 +25,7 @@ def status(
     *,
     state: StateDir,
     port: PortOption = None,
+    control: ControlOption = None,
     watch: Annotated[bool, typer.Option("--watch", help="Again every second.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
@@ -35,7 +36,14 @@ def status(
 
         argosy status --watch
 
+        argosy status --control http://c1:8470,http://c2:8470
+
     """
+    if control is not None:
+        from argosy.cli.control_status import show
+
+        show(control, as_json=as_json, watch=watch)
+        return
     run = running_fleet(state, port)
     if as_json:
         _print_json(run, watch=watch)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 import typer
 
-from argosy.cli.state import StateDir, now_s, open_state_store
+from argosy.cli.state import StateDir, StoreUrlOrNone, now_s, open_state_store
 from argosy.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 def usage(
     *,
     state: StateDir,
+    store: StoreUrlOrNone = None,
     since: Annotated[
         str | None,
         typer.Option(
@@ -45,7 +46,7 @@ def usage(
       argosy usage --records 20 --json
     """
     reach_s = duration_s("1d" if since is None else since)
-    with open_state_store(state) as engine:
+    with open_state_store(state, store) as engine:
         from argosy.store.usage import records as read_records
         from argosy.store.usage import summarise
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -23,6 +24,9 @@ from argosy.launchers.endpoint import EndpointPool
 from argosy.launchers.local import LocalPool
 from argosy.launchers.port import Launcher
 
+if TYPE_CHECKING:
+    from argosy.launchers.ray.link import Link
+
 
 class LauncherChangedError(Exception):
     """A pool cannot change its launcher while it is used; the message says what would work."""
@@ -38,6 +42,7 @@ class Launchers:
         self._state = state
         self._pretence = pretence  # its pools are launched in the place of all
         self._of_pool: dict[str, tuple[Pool, Launcher]] = {}
+        self._ray_links: dict[str, Link] = {}  # by address: pools of one cluster share a bridge
 
     def of(self, fleet: Fleet) -> dict[str, Launcher]:
         """By pool. Raises LauncherChangedError; then nothing has changed."""
@@ -45,12 +50,17 @@ class Launchers:
         self._of_pool |= found
         return {name: launcher for name, (_, launcher) in found.items()}
 
+    async def close(self) -> None:
+        """After the last use of any of them."""
+        for link in self._ray_links.values():
+            await link.close()
+
     def _launcher(self, fleet: Fleet, pool: Pool) -> Launcher:
         known = self._of_pool.get(pool.name)
         if self._pretence is not None:
             return self._pretence.launcher(pool)
         if known is None:
-            return _made(fleet, pool, self._state)
+            return self._made(fleet, pool)
         before, launcher = known[0].launcher, known[1]
         is_same = isinstance(before, EndpointLauncher) and isinstance(
             pool.launcher, EndpointLauncher
@@ -62,25 +72,33 @@ class Launchers:
             )
         return launcher
 
+    def _made(self, fleet: Fleet, pool: Pool) -> Launcher:
+        match pool.launcher:
+            case LocalLauncher():
+                return LocalPool(self._state)
+            case EndpointLauncher():
+                return EndpointPool()
+            case RayLauncher() as launcher:
+                return self._ray_pool(fleet, pool, launcher)
+            case KubernetesLauncher():
+                from argosy.launchers.kubernetes.cell import cell_of
+                from argosy.launchers.kubernetes.launch import KubernetesPool
 
-def _made(fleet: Fleet, pool: Pool, state: Path) -> Launcher:
-    match pool.launcher:
-        case LocalLauncher():
-            return LocalPool(state)
-        case EndpointLauncher():
-            return EndpointPool()
-        case RayLauncher() as launcher:
-            from argosy.launchers.ray.pool import RayPool
+                return KubernetesPool(cell_of(fleet, pool))
+            case PlannedLauncher():
+                raise LauncherChangedError(f"pool {pool.name} is planned: nothing is started there")
 
-            maker = None if pool.chip is None else chip(pool.chip).maker
-            return RayPool(launcher, fleet=fleet.fleet, pool=pool.name, chip=pool.chip, maker=maker)
-        case KubernetesLauncher():
-            from argosy.launchers.kubernetes.cell import cell_of
-            from argosy.launchers.kubernetes.launch import KubernetesPool
+    def _ray_pool(self, fleet: Fleet, pool: Pool, launcher: RayLauncher) -> Launcher:
+        from argosy.launchers.ray.link import Link
+        from argosy.launchers.ray.pool import RayPool
 
-            return KubernetesPool(cell_of(fleet, pool))
-        case PlannedLauncher():
-            raise LauncherChangedError(f"pool {pool.name} is planned: nothing is started there")
+        link = self._ray_links.get(launcher.address)
+        if link is None:
+            link = self._ray_links[launcher.address] = Link(launcher.address, fleet=fleet.fleet)
+        maker = None if pool.chip is None else chip(pool.chip).maker
+        return RayPool(
+            launcher, fleet=fleet.fleet, pool=pool.name, chip=pool.chip, maker=maker, link=link
+        )
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):

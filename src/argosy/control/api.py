@@ -2,6 +2,7 @@
 
     POST /v1/gateways/{name}   a report; the answer waits for a newer table, 5 s at most
     GET  /v1/status            who leads, the replicas, what waits
+    GET  /v1/events            what was decided, as in `argosy events --json`
     POST /v1/operator          what `argosy scale`, `drain`, `apply` and `diff` ask
     GET  /v1/health            whether this one runs; no token
 
@@ -12,7 +13,7 @@ import asyncio
 import contextlib
 import hmac
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol
 
 import msgspec
@@ -27,9 +28,12 @@ from argosy.control.hearing import HeardGateway, Report
 from argosy.fleet.messages import Message, Replica
 
 WAIT_S_MAX = 5.0  # for a newer table
+NO_TABLE = Raw(b"null")
 FORWARDED = "argosy-forwarded"  # one control plane asks another: it is not passed on again
 _BODY_BYTES_MAX = 8 * 2**20
 _CLOSE_S = 1.0
+
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Orders(Message, frozen=True, kw_only=True):
@@ -37,7 +41,7 @@ class Orders(Message, frozen=True, kw_only=True):
 
     newest: int  # the version of the newest table known here; 0: none
     age_s: float | None = None  # since it was known to be the newest; None: never
-    table: Raw | None = None  # a `ReplicaTable`; None: no newer one than the report's
+    table: Raw = NO_TABLE  # a `ReplicaTable`, where there is a newer one than the report's
     sha256: str | None = None  # of the fleet file that holds
     spec: str | None = None  # its text, where the report's is another
     leader: str | None = None  # the URL of the control plane that leads
@@ -64,6 +68,16 @@ class Answer(Message, frozen=True, kw_only=True):
     body: bytes
 
 
+class EventsAsked(Message, frozen=True, kw_only=True):
+    """Which decisions: the query of `/v1/events`, as `store.decisions.read` has them."""
+
+    since_s: float | None = None
+    subject: str | None = None
+    kind: str | None = None
+    after_seq: int | None = None
+    limit: int = 500
+
+
 class Desk(Protocol):
     """Whoever answers."""
 
@@ -73,6 +87,10 @@ class Desk(Protocol):
 
     async def status(self) -> ControlStatus:
         """As it is now."""
+        ...
+
+    async def events(self, asked: EventsAsked) -> Answer:
+        """Decisions of the log, as a JSON list."""
         ...
 
     async def operate(self, body: bytes, *, is_forwarded: bool) -> Answer:
@@ -117,48 +135,67 @@ class _Server(uvicorn.Server):
 
 
 def _app(desk: Desk, token: str) -> Starlette:
-    expected = f"Bearer {token}".encode()
+    handlers = _Handlers(desk)
 
-    def is_known(request: Request) -> bool:
-        given = request.headers.get("authorization", "").encode()
-        return hmac.compare_digest(given, expected)
-
-    async def report(request: Request) -> Response:
-        if not is_known(request):
-            return _unauthorized()
-        body = await _body(request)
-        try:
-            told = msgspec.json.decode(body or b"", type=Report)
-        except msgspec.MsgspecError as error:
-            return _error(400, f"this is no report of a gateway: {error}")
-        orders = await desk.report(request.path_params["name"], told)
-        return _json(200, msgspec.json.encode(orders))
-
-    async def status(request: Request) -> Response:
-        if not is_known(request):
-            return _unauthorized()
-        return _json(200, msgspec.json.encode(await desk.status()))
-
-    async def operate(request: Request) -> Response:
-        if not is_known(request):
-            return _unauthorized()
-        body = await _body(request)
-        if body is None:
-            return _error(413, f"more than {_BODY_BYTES_MAX:,} bytes")
-        answer = await desk.operate(body, is_forwarded=FORWARDED in request.headers)
-        return _json(answer.status, answer.body)
-
-    async def health(_: Request) -> Response:
-        return _json(200, b'{"status":"ok"}')
+    def known(answer: Handler) -> Handler:
+        return _known(answer, f"Bearer {token}".encode())
 
     return Starlette(
         routes=[
-            Route("/v1/gateways/{name}", report, methods=["POST"]),
-            Route("/v1/status", status, methods=["GET"]),
-            Route("/v1/operator", operate, methods=["POST"]),
-            Route("/v1/health", health, methods=["GET"]),
+            Route("/v1/gateways/{name}", known(handlers.report), methods=["POST"]),
+            Route("/v1/status", known(handlers.status), methods=["GET"]),
+            Route("/v1/events", known(handlers.events), methods=["GET"]),
+            Route("/v1/operator", known(handlers.operate), methods=["POST"]),
+            Route("/v1/health", _health, methods=["GET"]),
         ]
     )
+
+
+def _known(answer: Handler, expected: bytes) -> Handler:
+    """Only for whoever has the token."""
+
+    async def checked(request: Request) -> Response:
+        given = request.headers.get("authorization", "").encode()
+        if not hmac.compare_digest(given, expected):
+            return _error(401, "the bearer token is missing or another one: ARGOSY_CONTROL_TOKEN")
+        return await answer(request)
+
+    return checked
+
+
+class _Handlers:
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def report(self, request: Request) -> Response:
+        try:
+            told = msgspec.json.decode(await _body(request) or b"", type=Report)
+        except msgspec.MsgspecError as error:
+            return _error(400, f"this is no report of a gateway: {error}")
+        orders = await self._desk.report(request.path_params["name"], told)
+        return _json(200, msgspec.json.encode(orders))
+
+    async def status(self, _: Request) -> Response:
+        return _json(200, msgspec.json.encode(await self._desk.status()))
+
+    async def events(self, request: Request) -> Response:
+        try:
+            asked = msgspec.convert(dict(request.query_params), EventsAsked, strict=False)
+        except msgspec.ValidationError as error:
+            return _error(400, str(error))
+        answer = await self._desk.events(asked)
+        return _json(answer.status, answer.body)
+
+    async def operate(self, request: Request) -> Response:
+        body = await _body(request)
+        if body is None:
+            return _error(413, f"more than {_BODY_BYTES_MAX:,} bytes")
+        answer = await self._desk.operate(body, is_forwarded=FORWARDED in request.headers)
+        return _json(answer.status, answer.body)
+
+
+async def _health(_: Request) -> Response:
+    return _json(200, b'{"status":"ok"}')
 
 
 async def _body(request: Request) -> bytes | None:
@@ -179,10 +216,6 @@ def error_body(message: str) -> bytes:
 
 def _error(status: int, message: str) -> Response:
     return _json(status, error_body(message))
-
-
-def _unauthorized() -> Response:
-    return _error(401, "the bearer token is missing or another one: set ARGOSY_CONTROL_TOKEN")
 
 
 def _json(status: int, body: bytes) -> Response:

@@ -1,13 +1,14 @@
 """Asks the gateways what is asked for, and the policy how many replicas that takes; for ever.
 
-Owns the rhythm: a replica that is new is timed first, a model without any is given one at once when
-somebody waits. What is decided is `policies/autoscaling`'s; what was learned, `scaling/`'s.
+Owns the rhythm: a tick each ten seconds for all models, a look each second at those that requests
+wait for; a replica that is new is timed first. What is decided is `policies/autoscaling`'s; what
+was learned, `scaling/`'s.
 """
 
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import msgspec
 
@@ -61,9 +62,11 @@ class Autoscaling:
                 now_s = self._controller.now_s()
                 if self._is_newly_cut_off(now_s):
                     decide_at_s = now_s + _LOOK_EVERY_S  # when probes have told as well
-                if now_s >= decide_at_s or self.scaler.is_wanted_at_once():
+                elif now_s >= decide_at_s:
                     decide_at_s = now_s + self.scaler.settings.decision_s
-                    self._decide(now_s)
+                    self._decide(now_s, None)
+                elif waited_for := self.scaler.is_wanted_at_once():
+                    self._decide(now_s, waited_for)
             except Exception:
                 logger.exception("Autoscaling failed; it is tried again")
             await asyncio.sleep(_LOOK_EVERY_S)
@@ -86,8 +89,8 @@ class Autoscaling:
         self.scaler.cut_off(frozenset(self._unseen_at_s))
         return not known.issuperset(self._unseen_at_s)
 
-    def _decide(self, now_s: float) -> None:
-        for one in self.scaler.decide(now_s, self._controller.table):
+    def _decide(self, now_s: float, models: Collection[str] | None) -> None:
+        for one in self.scaler.decide(now_s, self._controller.table, models=models):
             self._controller.target(
                 # A pool that is cut off fills again to what was wanted there before.
                 {

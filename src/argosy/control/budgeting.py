@@ -7,9 +7,7 @@ another generation is the lifecycle's, which makes before it breaks.
 from collections.abc import Iterable, Mapping
 
 from argosy.control.plan import DeploymentPlan
-from argosy.control.quarantines import Quarantines
 from argosy.control.records import Record
-from argosy.fleet.messages import ObservedNode
 from argosy.policies.health import BudgetNode, BudgetReplica, BudgetSettings, BudgetView
 from argosy.policies.health.budget import Taken, most_out
 
@@ -21,23 +19,18 @@ def budget_view(
     now_s: float,
     served_s: Mapping[str, float | None],
     settings: BudgetSettings,
-    nodes: Iterable[tuple[str, ObservedNode]] = (),
-    quarantines: Quarantines | None = None,
+    nodes: tuple[BudgetNode, ...] = (),
 ) -> BudgetView:
     """`served_s`: when a gateway had bytes of an answer last, by replica.
 
     Who leaves is left out: nobody wants it any more, so that it is no part of what must be left.
     """
-    cordoned = set() if quarantines is None else quarantines.nodes().keys()
     return BudgetView(
         now_s=now_s,
         replicas=tuple(
             _budgeted(one, served_s.get(one.name)) for one in records if one.leaving is None
         ),
-        nodes=tuple(
-            BudgetNode(name=node.name, pool=pool, is_cordoned=(pool, node.name) in cordoned)
-            for pool, node in nodes
-        ),
+        nodes=nodes,
         needed=needed(wanted, settings),
     )
 

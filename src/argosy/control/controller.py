@@ -167,6 +167,7 @@ class Controller:
         rows = tuple(record.row for record in known.values())
         self._state = State(records=known, table=ReplicaTable(version=version, replicas=rows))
         self._in_flight = in_flight
+        self._forget_quarantines()
         self.want(wanted, launchers=launchers, prober=prober)
         self._tick()
         self._loop = asyncio.create_task(self._tick_forever())
@@ -310,6 +311,11 @@ class Controller:
         self._said += notes
         self._wake.set()
 
+    def _forget_quarantines(self) -> None:
+        """Of replicas that are gone: their names are free again."""
+        out = {one.name for one in self._quarantines.out if one.kind == "replica"}
+        self._quarantines = self._quarantines.but(out - self._state.records.keys())
+
     def witness(self, served_s: Mapping[str, float]) -> None:
         """When gateways had bytes of an answer last, by replica."""
         self._served_s = served_s
@@ -346,8 +352,7 @@ class Controller:
         gone = self._drains.replicas - step.state.records.keys()
         if gone:  # their names are free again
             self._drains = replace(self._drains, replicas=self._drains.replicas - gone)
-        out = {one.name for one in self._quarantines.out if one.kind == "replica"}
-        self._quarantines = self._quarantines.but(out - step.state.records.keys())
+        self._forget_quarantines()
 
     def _look(self) -> Seen:
         now_s = self.now_s()
@@ -395,10 +400,16 @@ class Controller:
             self._memory.note(notes, now_s=now_s)
         if step.state.table is not table or not table.version:
             self._tell()
+        self._actor.cordon(self._drained_nodes() | self._quarantines.nodes())
         self._actor.do(step.actions)
-        self._actor.cordon(self._quarantines.nodes())
         self._probing.watch(step.state.records.values())
         self._ask_those_that_leave()
+
+    def _drained_nodes(self) -> dict[tuple[str, str], str]:
+        """By pool and node; in a pool that is out of sight, those that were closed stay so."""
+        seen = {(pool, node.name) for pool, node in self._watcher.nodes()}
+        nodes = seen | self._actor.cordoned
+        return {one: "it is drained" for one in nodes if one[1] in self._drains.nodes}
 
     def _put(self, rows: tuple[Replica, ...]) -> None:
         table = self._state.table

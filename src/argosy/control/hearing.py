@@ -7,7 +7,6 @@ never zero.
 
 from collections.abc import Callable, Sequence
 
-import msgspec
 from msgspec.structs import replace
 
 from argosy.control.scaling import Signals
@@ -79,9 +78,7 @@ class Hearing:
                 url=report.url,
                 version=report.version,
                 silent_s=now_s - at_s,
-                requests_in_flight=sum(
-                    one.in_flight for one in report.signals.replicas.values()
-                ),
+                requests_in_flight=sum(one.in_flight for one in report.signals.replicas.values()),
             )
             for name, (at_s, report) in sorted(self._reports.items())
         )

@@ -90,6 +90,8 @@ class Leading:
 
     def hold(self) -> None:
         """Renew what was taken from now on."""
+        if self._renewing is not None:
+            self._renewing.cancel()
         self._over = asyncio.get_running_loop().create_future()
         self._renewing = asyncio.create_task(self._renew_forever())
 

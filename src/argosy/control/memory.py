@@ -25,9 +25,9 @@ _LOG_CLOSE_S = 5.0
 class Intent(Message, frozen=True, kw_only=True):
     """What was wanted beyond the fleet file: the operator's words, the autoscaling's targets."""
 
-    held: dict[str, int] = {}  # by deployment
-    targets: dict[str, int] = {}
-    drains: Drains = Drains()
+    held: dict[str, int]  # by deployment
+    targets: dict[str, int]
+    drains: Drains
 
 
 class StoreMemory:

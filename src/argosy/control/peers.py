@@ -21,6 +21,7 @@ from argosy.control.scaling import Signals
 from argosy.control.windows import Windowed, Windows
 from argosy.fleet.messages import ReplicaSpec
 from argosy.policies.health import (
+    BudgetNode,
     BudgetSettings,
     HealthSettings,
     OutSeen,
@@ -41,7 +42,7 @@ _LOGGED_PEERS = 50  # of those that one was compared with, in the log
 _VERSION = 1
 _NOTHING = Windowed()
 
-Hear = Callable[[], Awaitable[Signals | Sequence[Signals]]]
+Hear = Callable[[], Awaitable[Sequence[Signals]]]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,12 +85,12 @@ class Peers:
         *,
         settings: Settings | None = None,
         saved: bytes | None = None,
-        keep: Callable[[bytes], None] | None = None,
+        keep: Callable[[bytes], Awaitable[object]] | None = None,
         like: Callable[[ReplicaSpec], str] = like_by_generation,
     ) -> None:
         """Before the controller starts: `saved` was given to `keep` by the control plane before.
 
-        `keep` is called in a thread, after each change.
+        It is called after each change.
         """
         self._controller = controller
         self._hear = hear
@@ -117,8 +118,7 @@ class Peers:
     async def _compare_forever(self) -> None:
         while True:
             try:
-                heard = await self._hear()
-                self.hear([heard] if isinstance(heard, Signals) else heard)
+                self.hear(await self._hear())
                 now_s = self._controller.now_s()
                 if now_s - self._windows.began_s >= self._settings.window_s:
                     await self._store(self.compare(now_s))
@@ -128,7 +128,7 @@ class Peers:
 
     async def _store(self, has_changed: bool) -> None:
         if has_changed and self._keep is not None:
-            await asyncio.to_thread(self._keep, self.save())
+            await self._keep(self.save())
 
     def save(self) -> bytes:
         """For the next control plane."""
@@ -196,14 +196,17 @@ class Peers:
         """Those that the budget allows, and those that it puts off for the first time, with why."""
         self._wished_s = {_key(one): self._wished_s.get(_key(one), now_s) for one in wishes}
         controller = self._controller
+        cordoned = controller.quarantines.nodes().keys()
         view = budget_view(
             controller.records.values(),
             controller.wanted,
             now_s=now_s,
             served_s={},
             settings=self._settings.budget,
-            nodes=controller.watcher.nodes(),
-            quarantines=controller.quarantines,
+            nodes=tuple(
+                BudgetNode(name=node.name, pool=pool, is_cordoned=(pool, node.name) in cordoned)
+                for pool, node in controller.watcher.nodes()
+            ),
         )
         asked = {_key(one): _wishes(one, self._wished_s[_key(one)]) for one in wishes}
         together = tuple(wish for some in asked.values() for wish in some)

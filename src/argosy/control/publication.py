@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw
 from sqlalchemy import Engine as StoreEngine
 
-from argosy.control.api import WAIT_S_MAX, Orders
+from argosy.control.api import NO_TABLE, WAIT_S_MAX, Orders
 from argosy.control.hearing import Report
 from argosy.fleet.messages import ReplicaTable
 from argosy.store.control import published, specs
@@ -32,7 +32,7 @@ class Publication:
         self.sha256: str | None = None  # of the fleet file that holds
         self.wait_s_max = WAIT_S_MAX  # for news; gateways report again after it
         self._now_s = now_s
-        self._body = Raw(b"null")
+        self._body = NO_TABLE
         self._spec = ""
         self._confirmed_s: float | None = None
         self._news = asyncio.Event()
@@ -81,7 +81,7 @@ class Publication:
         return Orders(
             newest=self.table.version,
             age_s=self.age_s,
-            table=self._body if is_newer else None,
+            table=self._body if is_newer else NO_TABLE,
             sha256=self.sha256,
             spec=self._spec if is_other else None,
             leader=leader(),

@@ -217,7 +217,8 @@ def _view(
     no_room: Mapping[str, float],
     settings: Settings,
 ) -> View:
-    closed = drains.pools | seen.unseen_pools | seen.quarantines.pools()
+    bad = seen.quarantines.pools()
+    gone = drains.pools | seen.unseen_pools
     return View(
         now_s=seen.now_s,
         replicas=tuple(_replica_view(one, seen, drains, settings) for one in records.values()),
@@ -227,7 +228,8 @@ def _view(
                 model=plan.spec.model,
                 generation=plan.spec.generation,
                 replicas=plan.replicas,
-                is_open=plan.spec.pool not in closed,
+                is_open=plan.spec.pool not in gone | bad,
+                is_kept=plan.spec.pool in bad - gone,
                 has_room=plan.spec.pool not in no_room,
             )
             for plan in wanted.values()

@@ -17,6 +17,7 @@ from argosy.control.scaling.signals import ReplicaSignals
 from argosy.observability.counts import Histogram
 
 _NOTHING = ReplicaSignals()
+_FORGET_S = 600.0  # a gateway that said nothing for so long
 
 
 class Windowed(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +75,8 @@ class Windows:
             by = window_s / (last.at_s - began.at_s)
             for name, told in last.replicas.items():
                 before = began.replicas.get(name, _NOTHING)
-                _add(seen, ttft, name, told, before, by=by, window_s=window_s)
+                _add_up(seen, name, _Told(now=told, before=before, by=by), window_s=window_s)
+                _add_first(ttft, name, told, before)
         looks = max(1, self._looks)
         closed = {
             name: replace(
@@ -96,9 +98,6 @@ class Windows:
         self._in_flight.clear()
 
 
-_FORGET_S = 600.0  # a gateway that said nothing for so long
-
-
 def _answers(told: ReplicaSignals) -> int:
     """Grows with each token of a stream, and with each whole answer."""
     tokens = sum(told.itl.counts) if told.itl is not None else 0
@@ -106,24 +105,22 @@ def _answers(told: ReplicaSignals) -> int:
     return tokens + first + told.finished
 
 
-def _add(  # what a gateway told, twice, and where it is to be added
-    seen: dict[str, Windowed],
-    ttft: dict[str, Histogram],
-    name: str,
-    told: ReplicaSignals,
-    before: ReplicaSignals,
-    *,
-    by: float,
-    window_s: float,
-) -> None:
+class _Told(msgspec.Struct, frozen=True, kw_only=True):
+    """By one gateway of one replica."""
+
+    now: ReplicaSignals
+    before: ReplicaSignals
+    by: float  # to make what came between as much as came in the window
+
+
+def _add_up(seen: dict[str, Windowed], name: str, one: _Told, *, window_s: float) -> None:
     """Nothing where a gateway counts anew: its next window is whole."""
-    gaps = None if told.itl is None else told.itl.since(before.itl)
-    first = None if told.ttft is None else told.ttft.since(before.ttft)
+    told, before, by = one.now, one.before, one.by
     finished, failed = told.finished - before.finished, told.failed - before.failed
     if finished < 0 or failed < 0:
         return
-    if first is not None:
-        ttft.setdefault(name, Histogram.of(first.bounds)).add(first)
+    gaps = None if told.itl is None else told.itl.since(before.itl)
+    first = None if told.ttft is None else told.ttft.since(before.ttft)
     old = seen.get(name, Windowed())
     seen[name] = Windowed(
         running_mean=old.running_mean + (0.0 if gaps is None else gaps.total * by / window_s),
@@ -132,3 +129,11 @@ def _add(  # what a gateway told, twice, and where it is to be added
         requests_ended=old.requests_ended + finished + failed,
         requests_failed=old.requests_failed + failed,
     )
+
+
+def _add_first(
+    ttft: dict[str, Histogram], name: str, told: ReplicaSignals, before: ReplicaSignals
+) -> None:
+    first = None if told.ttft is None else told.ttft.since(before.ttft)
+    if first is not None:
+        ttft.setdefault(name, Histogram.of(first.bounds)).add(first)

@@ -80,3 +80,8 @@ class KubernetesLauncher(Config, frozen=True, kw_only=True, tag_field="kind", ta
 
 
 Launcher = LocalLauncher | EndpointLauncher | PlannedLauncher | RayLauncher | KubernetesLauncher
+
+
+def is_on_chips(launcher: Launcher) -> bool:
+    """Whether what runs there is known by its chip: on paper, on Ray's nodes or Kubernetes'."""
+    return isinstance(launcher, PlannedLauncher | RayLauncher | KubernetesLauncher)

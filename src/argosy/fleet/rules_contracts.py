@@ -21,7 +21,7 @@ from argosy.fleet.contracts import (
     TrainingRun,
 )
 from argosy.fleet.document import Path, did_you_mean
-from argosy.fleet.launchers import PlannedLauncher
+from argosy.fleet.launchers import is_on_chips
 from argosy.fleet.software import why_no_training
 
 _Finding: TypeAlias = tuple[Path, str]
@@ -32,7 +32,7 @@ def _planned(fleet: Fleet) -> dict[str, Pool]:
     return {
         pool.name: pool
         for pool in fleet.pools
-        if isinstance(pool.launcher, PlannedLauncher) and pool.region is not None
+        if is_on_chips(pool.launcher) and pool.region is not None
     }
 
 
@@ -214,6 +214,23 @@ def _deployed_elsewhere(fleet: Fleet) -> Iterator[_Finding]:
         yield ("deployments", index, "pool"), f"{told} {works}"
 
 
+def _fallback_elsewhere(fleet: Fleet) -> Iterator[_Finding]:
+    """What is asked of a model is not answered by another one outside of its residency."""
+    pools = {pool.name: pool for pool in fleet.pools}
+    for index, model in enumerate(fleet.models):
+        for position, fallback in enumerate(model.fallback if model.residency else ()):
+            for one in fleet.deployments:
+                pool = pools.get(one.pool)
+                if one.model != fallback or pool is None:
+                    continue
+                if pool.region is not None and may_stay(model.residency, pool.region, pool.country):
+                    continue
+                where = "which has no region" if pool.region is None else f"in {pool.region}"
+                at: Path = ("models", index, "fallback", position)
+                told = f'= "{fallback}" runs on {pool.name}, {where}, but {model.name} must stay in'
+                yield at, f"{told} {', '.join(model.residency)}. Take it out, or widen residency."
+
+
 def _placeless(fleet: Fleet, at: Path, area: str, residency: tuple[str, ...]) -> Iterator[_Finding]:
     """Pools of which nobody knows whether they lie in the area."""
     named = {OWN if place == ON_PREMISES else place for place in residency}
@@ -264,4 +281,5 @@ CONTRACT_RULES: tuple[Callable[[Fleet], Iterator[_Finding]], ...] = (
     _unknown_countries,
     _repeated_promises,
     _deployed_elsewhere,
+    _fallback_elsewhere,
 )

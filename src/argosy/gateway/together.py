@@ -48,6 +48,7 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
     snapshots: tuple[GatewaySnapshot, ...]  # of those that answered
     silent: tuple[int, ...]  # pids of those that did not
     gone: Counts  # by processes that have ended, and by silent ones when they were last heard
+    table_age_s: float | None = None  # since the table was known to be the newest, if asked for
 
 
 Collect = Callable[[str | None], Awaitable[Collected]]  # given the request to be explained
@@ -113,7 +114,9 @@ class WholePages:
 def metrics_of(collected: Collected) -> MetricsSnapshot:
     """The sum over all processes, also those that are gone: counters never go back."""
     of_all = [snapshot.metrics for snapshot in collected.snapshots]
-    return merged((MetricsSnapshot(counts=collected.gone), *of_all))
+    gone = MetricsSnapshot(counts=collected.gone)
+    gone.readings.table_age_s = collected.table_age_s
+    return merged((gone, *of_all))
 
 
 def status_of(collected: Collected) -> FleetStatus:

@@ -183,6 +183,7 @@ class Readings(msgspec.Struct):
     waiting: float = 0.0
     connections: float = 0.0
     unwritten: float = 0.0
+    table_age_s: float | None = None  # since the replica table was known to be the newest
 
     def add(self, other: "Readings") -> None:
         """Of another process: its requests too. A replica is ready when one process says so."""
@@ -193,6 +194,8 @@ class Readings(msgspec.Struct):
         self.waiting += other.waiting
         self.connections += other.connections
         self.unwritten += other.unwritten
+        if other.table_age_s is not None:
+            self.table_age_s = max(self.table_age_s or 0.0, other.table_age_s)
 
 
 class MetricsSnapshot(msgspec.Struct):

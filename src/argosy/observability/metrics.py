@@ -190,6 +190,9 @@ class _Once(Collector):
             ("argosy_usage_records_unwritten", _UNWRITTEN, readings.unwritten),
         ):
             yield GaugeMetricFamily(name, said, value=value)
+        if readings.table_age_s is not None:
+            said = "Since a control plane confirmed the replica table."
+            yield GaugeMetricFamily("argosy_table_age_seconds", said, value=readings.table_age_s)
 
 
 def _counter(name: str, said: str, labels: tuple[str, ...]) -> CounterMetricFamily:

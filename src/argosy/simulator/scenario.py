@@ -34,6 +34,7 @@ from argosy.perf.step_time import StepTime
 START_S_ASSUMED = 300.0  # from asking for a replica to its being ready, where a pool does not say
 ROUND_TRIP_S_ASSUMED = 0.1  # between two regions whose link the fleet does not give
 ROUND_TRIP_S_INSIDE = 0.001  # within one region
+LOCAL_START_S = 2.0  # of a small model from a warm disk: 1 to 2 s were measured
 PUE_ASSUMED = 1.2  # where the catalogue knows none
 THIS_MACHINE = "local/this-machine"  # the region of what was measured here
 LossKind = Literal["region", "cloud", "maker", "chip", "pool", "deployment"]
@@ -197,7 +198,7 @@ def _local_group(deployment: Deployment, models: Sequence[str], local: LocalCali
     """Of replicas of this machine: as they were measured, or as the fleet file says."""
     engine, slowdown = deployment.engine, 1.0
     if isinstance(engine, SimulatedEngine):
-        perf, chunk = of_given_rates(engine), engine.context_tokens
+        perf, chunk, start_s = of_given_rates(engine), engine.context_tokens, engine.start_s
     else:
         assert isinstance(engine, LlamaCppEngine), "no other engine is measured here"
         found = local.of(deployment.model, engine, deployment.replicas)
@@ -208,6 +209,8 @@ def _local_group(deployment: Deployment, models: Sequence[str], local: LocalCali
                 "machine. Measure them: argosy calibrate --local"
             )
         perf, chunk, slowdown = found.replica_model(), found.prefill_tokens_max, found.slowdown
+        start_s = LOCAL_START_S
+    bounds = deployment.autoscale
     return Group(
         name=deployment.name,
         model=models.index(deployment.model),
@@ -226,11 +229,12 @@ def _local_group(deployment: Deployment, models: Sequence[str], local: LocalCali
             prefix_cache=False,  # each slot keeps its last prompt alone
         ),
         perf=perf,
-        start_s=0.0,
+        start_s=start_s,
         price_usd_per_hour=None,
         price_source="this machine",
         carbon_g_per_kwh=None,
         pue=PUE_ASSUMED,
+        autoscale=None if bounds.max is None else Bounds(min=bounds.min, max=bounds.max),
         slowdown=slowdown,
     )
 
@@ -253,7 +257,10 @@ def _price(pool: Pool) -> tuple[float | None, str, Offer | None]:
     if pool.price_usd_per_chip_hour is not None:
         return pool.price_usd_per_chip_hour, "fleet file", None
     # A price of another region or cloud is not this pool's.
-    listed = [one for one in offers(pool.chip, pool.region) if one.term == "on_demand"]
+    try:
+        listed = [one for one in offers(pool.chip, pool.region) if one.term == "on_demand"]
+    except NotInCatalogue:  # a region of one's own
+        listed = []
     if not listed:
         return None, "no list price is known", None
     best = min(listed, key=lambda one: (one.price_usd_per_chip_hour, one.region))

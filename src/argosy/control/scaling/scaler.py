@@ -14,7 +14,7 @@ import logging
 import math
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -177,9 +177,16 @@ class LiveScaler:
     # What is decided.
 
     def decide(
-        self, now_s: float, table: ReplicaTable, *signals: Signals
+        self,
+        now_s: float,
+        table: ReplicaTable,
+        *signals: Signals,
+        models: Collection[str] | None = None,
     ) -> tuple[ModelDecision, ...]:
-        """Targets of all models that scale; each of these calls is later than the one before."""
+        """Targets of `models`, all that scale where they are not named.
+
+        Each of these calls is later than the one before.
+        """
         self.observe(now_s, table)
         for one in signals:
             self.hear(one)
@@ -187,7 +194,7 @@ class LiveScaler:
         return tuple(
             self._decided(model, sites, now_s)
             for model, sites in self._sites.items()
-            if any(site.is_scaled for site in sites)
+            if any(site.is_scaled for site in sites) and (models is None or model in models)
         )
 
     def view(self, model: str, now_s: float) -> ModelView:

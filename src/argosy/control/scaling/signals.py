@@ -5,12 +5,17 @@ snapshot that is lost, late or heard twice loses and doubles nothing.
 """
 
 from collections.abc import Sequence
+from typing import get_args
 
 import msgspec
 from msgspec.structs import replace
 
+from argosy.fleet.messages import RefusalKind
 from argosy.observability.counts import Asked, Counts, Histogram, MetricsSnapshot
-from argosy.policies.failover import FAULTS, failure_of
+from argosy.policies.failover import failure_of
+
+# Why an attempt failed, where that speaks against the replica: one that is full does no wrong.
+_FAULTS = frozenset(one for one in get_args(RefusalKind) if failure_of(one) in ("lost", "silent"))
 
 
 class ReplicaSignals(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +85,7 @@ def _faults(counts: Counts) -> dict[str, int]:
     """Attempts that failed by the replica's fault, by replica."""
     faults: dict[str, int] = {}
     for (replica, reason), count in counts.attempts_failed.items():
-        if failure_of(reason) in FAULTS:
+        if reason in _FAULTS:
             faults[replica] = faults.get(replica, 0) + count
     return faults
 

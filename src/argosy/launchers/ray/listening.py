@@ -21,20 +21,22 @@ class Listening:
     def __init__(self, sight: Sight) -> None:
         self._sight = sight
         self._signature: tuple[Any, ...] | None = None
+        self._listened_s = monotonic()
         self._owed: dict[Any, tuple[str, float]] = {}  # by reference: actor, asked at (monotonic)
 
     def step(self) -> bool:
         """Wait a little; True when there is something new."""
-        begun_s = monotonic()
         signature, alive = self._sight.look()
-        self._excuse(monotonic() - begun_s)
+        self._excuse()
         is_new = signature != self._signature
         self._signature = signature
         self._ask(alive)
         if not self._owed:
             sleep(_LOOK_S)
+            self._listened_s = monotonic()
             return is_new
         answered, _ = ray.wait(list(self._owed), num_returns=1, timeout=_LOOK_S)
+        self._listened_s = monotonic()
         for ref in answered:
             id, _ = self._owed.pop(ref)
             was = self._sight.version(id)
@@ -42,10 +44,11 @@ class Listening:
             is_new = is_new or not heard or self._sight.version(id) != was
         return is_new
 
-    def _excuse(self, looked_s: float) -> None:
-        """A look that hangs is the head's doing: meanwhile no actor could be heard."""
-        if looked_s > _LOOK_S:
-            self._owed = {ref: (id, at_s + looked_s) for ref, (id, at_s) in self._owed.items()}
+    def _excuse(self) -> None:
+        """A look that hangs, or fails, is the head's doing: meanwhile no actor could be heard."""
+        unheard_s = monotonic() - self._listened_s
+        if unheard_s > _LOOK_S:
+            self._owed = {ref: (id, at_s + unheard_s) for ref, (id, at_s) in self._owed.items()}
 
     def _ask(self, alive: dict[str, str]) -> None:
         now_s = monotonic()

@@ -18,7 +18,7 @@ from argosy.fleet.architectures import architecture
 from argosy.fleet.catalogue import chip
 from argosy.fleet.config import Fleet, Model, Pool
 from argosy.fleet.demand import Demand
-from argosy.fleet.launchers import PlannedLauncher
+from argosy.fleet.launchers import is_on_chips
 from argosy.fleet.layout import Layout
 from argosy.perf.calibration import Calibration
 from argosy.perf.engine_settings import EngineSettings
@@ -118,7 +118,11 @@ def capacity_of(
 
 def planned_pools(fleet: Fleet) -> list[Pool]:
     """Those that a plan may use: on paper, with a chip and a region."""
-    return [pool for pool in fleet.pools if isinstance(pool.launcher, PlannedLauncher)]
+    return [
+        pool
+        for pool in fleet.pools
+        if is_on_chips(pool.launcher) and pool.chip is not None and pool.region is not None
+    ]
 
 
 class Gain(NamedTuple):

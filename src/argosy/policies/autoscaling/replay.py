@@ -39,6 +39,7 @@ def given_of(before: ScaleState, after: ScaleState, view: ModelView, settings: S
         loads=read_of(known, ahead_steps=after.ahead_steps, late_steps=USUAL_STEPS),
         made=(),
         wanted=before.wanted,
+        waited=before.waited,
         removed=before.removed,
         blocked=before.blocked,
         panic_until_s=before.panic_until_s,

@@ -14,7 +14,7 @@ import math
 import msgspec
 from msgspec.structs import replace
 
-from argosy.policies.autoscaling import forecast, loads
+from argosy.policies.autoscaling import forecast, loads, soon
 from argosy.policies.autoscaling.forecast import Loads, Points
 from argosy.policies.autoscaling.spread import Part, largest_domain, spread
 from argosy.policies.autoscaling.view import (
@@ -44,6 +44,7 @@ class ScaleState(msgspec.Struct, frozen=True, kw_only=True):
     jump: float = 0.0  # the largest error of late
     largest: float = 0.0  # load of a minute, in the time of these forecasts
     wanted: tuple[tuple[float, float], ...] = ()  # when, and how much load was to be provided for
+    waited: soon.Waited = ()  # at the looks since a tick
     removed: tuple[tuple[float, str, int], ...] = ()  # when, of which deployment, how many
     blocked: tuple[tuple[str, float], ...] = ()  # deployments that gave none, until when
     panic_until_s: float | None = None  # None: there was none
@@ -63,7 +64,7 @@ class _Need(msgspec.Struct, frozen=True, kw_only=True):
 def scale(state: ScaleState, view: ModelView, settings: Settings) -> tuple[ScaleState, Decision]:
     """Targets for all deployments of a model, from what is known of it now."""
     work = loads.work_of(view, settings.output_tokens_assumed)
-    horizon_s = _horizon_s(view, settings)
+    horizon_s = soon.horizon_s(view, settings)
     state = _learned(state, view, settings, work, horizon_s)
     state = _expired(state, view, settings)
     parts = tuple(_part(one, view, state, settings, work) for one in view.deployments)
@@ -90,12 +91,6 @@ def scale(state: ScaleState, view: ModelView, settings: Settings) -> tuple[Scale
         horizon_s=horizon_s,
         is_panic=is_panic,
     )
-
-
-def _horizon_s(view: ModelView, settings: Settings) -> float:
-    """Until a replica that is asked for at this tick is ready, of the slowest that may grow."""
-    starts_s = [one.start_s_p95 for one in view.deployments if one.max > one.min]
-    return max(starts_s, default=0.0) + settings.decision_s + view.age_s
 
 
 def _is_new(view: ModelView, settings: Settings) -> bool:
@@ -197,7 +192,11 @@ def _remembered(
     """What was wanted in the time in which all must agree before a replica goes."""
     window_s = min(settings.down_s_max, max(settings.down_s_min, horizon_s))
     late = [one for one in state.wanted if one[0] > view.now_s - window_s and one[1] > need.total]
-    return replace(state, wanted=(*late, (view.now_s, need.total)))  # what is less never counts
+    return replace(
+        state,
+        wanted=(*late, (view.now_s, need.total)),  # what is less never counts
+        waited=soon.looked(state.waited, view, settings),
+    )
 
 
 def _alarmed(
@@ -227,7 +226,7 @@ def _need(
     way, path = state.way, (0, ahead // 2, ahead)
     coming = [forecast.points(known, at_step=steps, ahead_steps=n)[way] for n in path]
     likely = max(coming) * _times(view, state)
-    now = _now(view, settings, work)
+    now = soon.load(state.waited, view, settings, work)
     if _is_idle(view, settings) and likely < _NEXT_TO_NOTHING:
         return _Need(now=0.0, likely=likely, quantile=0.0, headroom=0.0, total=0.0,
                      words=f"nobody asked for {settings.idle_s:g} s")  # fmt: skip
@@ -242,7 +241,7 @@ def _need(
     usual = min(likely, forecast.mean(known.values, steps - USUAL_STEPS, steps))
     most = max(quantile, likely + headroom, usual + batch, now)
     total = max(most / settings.utilisation_max, _ROUNDED)
-    horizon_s = _horizon_s(view, settings)
+    horizon_s = soon.horizon_s(view, settings)
     words = f"{now:.2f} replicas' load now, {likely:.2f} likely within {horizon_s:.0f} s"
     words += f" ({settings.quantile:.0%} below {quantile:.2f}), headroom {headroom:.2f}"
     if batch > 0:
@@ -262,21 +261,6 @@ def _batch(view: ModelView, work: loads.Work) -> float:
     last = len(view.history.requests)
     begin = max(0, last - loads.LATE_STEPS)
     return loads.batch_load_of(view.history, begin, last, work, view.deployments[0].sustains)
-
-
-def _now(view: ModelView, settings: Settings, work: loads.Work) -> float:
-    """The load of the last seconds, and of what waits if it is to be worked off soon.
-
-    Where replicas start fast, soon is as soon as one can be there: what comes too many then costs
-    little, and nobody waits for longer than need be.
-    """
-    recent, sustains = view.recent, view.deployments[0].sustains
-    soon_s = max(_horizon_s(view, settings), settings.soon_s_min)
-    steps = len(recent.requests)
-    begin = max(0, steps - max(1, round(min(settings.burst_s, soon_s) / recent.step_s)))
-    waiting = view.queued + sum(one.waiting for one in view.deployments)
-    backlog = waiting * work.replica_s(sustains) / min(settings.backlog_s, soon_s)
-    return loads.load_of(recent, begin, steps, work, sustains) + backlog
 
 
 def _is_idle(view: ModelView, settings: Settings) -> bool:

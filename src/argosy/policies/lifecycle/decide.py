@@ -147,7 +147,7 @@ class _Removing:
         self._models = {one.model for one in wanted}
         self._needed: Counter[str] = Counter()
         for one in wanted:
-            if one.is_open:
+            if one.is_open or one.is_kept:
                 self._needed[one.model] += one.replicas
         for one in wanted:
             if one.is_open and not one.has_room and self._needed[one.model] > 1:

@@ -36,6 +36,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     generation: str
     replicas: int
     is_open: bool = True  # replicas may be started: its pool is seen and not drained
+    is_kept: bool = False  # none may be started, and those that are there are needed all the same
     has_room: bool = True  # for one replica more than are wanted
 
 

@@ -17,11 +17,11 @@ SETTINGS = {"processes": 2, "speed": STREAM_TOKENS_PER_S}
 TIERS = ("[{name: acme, tier: consumer}]", "[{name: acme, tier: enterprise}]")
 
 
-def _reload(fleet: FleetProcess, *arguments: Path | str) -> str:
+def _apply(fleet: FleetProcess, *arguments: Path | str) -> str:
     """What the command printed; it must succeed."""
-    reloaded = run_argosy("reload", *arguments, "--state", fleet.state)
-    assert reloaded.returncode == 0, reloaded.stderr
-    return reloaded.stdout
+    applied = run_argosy("apply", *arguments, "--state", fleet.state)
+    assert applied.returncode == 0, applied.stderr
+    return applied.stdout
 
 
 def _ready(fleet: FleetProcess) -> set[str]:
@@ -43,11 +43,11 @@ def test_no_stream_fails_and_none_is_cut_while_the_fleet_file_changes_twice(
             )
             await asyncio.sleep(0.7)
             write_fleet(file, replicas=2, tenants=TIERS[0], **SETTINGS)
-            said = await asyncio.to_thread(_reload, fleet)
+            said = await asyncio.to_thread(_apply, fleet)
             assert "replicas: 1 stay, 1 come" in said
             await asyncio.sleep(0.7)
             write_fleet(file, replicas=2, tenants=TIERS[1], **SETTINGS)
-            said = await asyncio.to_thread(_reload, fleet)
+            said = await asyncio.to_thread(_apply, fleet)
             assert "replicas: 2 stay" in said
             await asyncio.sleep(0.7)
             over.set()
@@ -55,7 +55,7 @@ def test_no_stream_fails_and_none_is_cut_while_the_fleet_file_changes_twice(
 
     ended = asyncio.run(main())
     failed = [one for one in ended if one.status != 200]
-    say(f"{len(ended)} streams over two reloads, {len(failed)} failed or cut")
+    say(f"{len(ended)} streams over two changes, {len(failed)} failed or cut")
     assert len(ended) > 40
     assert not failed, f"{len(failed)} of {len(ended)}: {failed[0]}"
     assert len(_ready(fleet)) == 2
@@ -86,7 +86,7 @@ def _file(fleet: FleetProcess) -> Path:
 def _refused(fleet: FleetProcess, *arguments: Path | str) -> str:
     """Why; and nothing has changed."""
     before = [process.pid for process in gateway_processes(fleet)]
-    refused = run_argosy("reload", *arguments, "--state", fleet.state)
+    refused = run_argosy("apply", *arguments, "--state", fleet.state)
     assert (refused.returncode, refused.stdout) == (1, ""), refused
     assert "nothing has changed" in refused.stderr
     assert [process.pid for process in gateway_processes(fleet)] == before
@@ -100,15 +100,15 @@ def test_a_bad_file_changes_nothing_and_says_why(one: FleetProcess, tmp_path: Pa
     assert "nowhere.yaml" in _refused(one, tmp_path / "nowhere.yaml")
 
 
-def test_what_sockets_depend_on_cannot_be_reloaded(one: FleetProcess, tmp_path: Path):
+def test_what_sockets_depend_on_cannot_be_changed(one: FleetProcess, tmp_path: Path):
     file = write_fleet(tmp_path / "more.yaml", processes=2)
     assert "gateway.processes = 2, but this run has 1" in _refused(one, file)
     file.write_text(_file(one).read_text().replace("processes: 1", "host: 127.0.0.2"))
     assert "gateway.host = 127.0.0.2" in _refused(one, file)
 
 
-def test_without_a_fleet_reload_says_how_to_start_one(tmp_path: Path):
-    refused = run_argosy("reload", "--state", tmp_path)
+def test_without_a_fleet_apply_says_how_to_start_one(tmp_path: Path):
+    refused = run_argosy("apply", "--state", tmp_path)
     assert refused.returncode == 1
     assert "argosy up" in refused.stderr
 
@@ -140,13 +140,13 @@ def _names(fleet: FleetProcess) -> set[str]:
 
 
 @pytest.mark.slow
-def test_an_idle_connection_is_closed_after_a_reload_and_the_process_ends(one: FleetProcess):
+def test_an_idle_connection_is_closed_after_a_change_and_the_process_ends(one: FleetProcess):
     (before,) = gateway_processes(one)
     host, port = one.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=15) as idle:
         idle.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
         assert b"200 OK" in idle.recv(4096)
-        _reload(one)
+        _apply(one)
         began_s = time.monotonic()
         assert idle.recv(4096) == b"", "closed, nothing said"
         assert time.monotonic() - began_s > 3, "while it could still be used it was kept"
@@ -163,6 +163,6 @@ def test_counts_outlive_the_processes_that_counted(one: FleetProcess):
     asyncio.run(two())
     before = sum(row.load.requests_finished for row in status_of(one).replicas)
     assert before >= 2
-    _reload(one)
+    _apply(one)
     wait_until(lambda: len(gateway_processes(one)) == 1, 25, one)
     assert sum(row.load.requests_finished for row in status_of(one).replicas) == before
