@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: install serve test test-engines test-ray check bench bench-gateway bench-routing bench-simulator bench-reality bench-replays bench-fluid bench-autoscaling bench-spike bench-control bench-region-loss failover clean
+.PHONY: install serve test test-engines test-ray check bench bench-gateway bench-routing bench-simulator bench-reality bench-replays bench-fluid bench-autoscaling bench-spike bench-control bench-region-loss failover ray-failover clean
 
 install: $(VENV)/.serve
 
@@ -39,7 +39,7 @@ test-engines: $(VENV)/.dev  ## llama.cpp and a real vLLM as each other's spare; 
 
 test-ray: $(VENV)/.dev  ## replicas on a real Ray cluster of four nodes, here; see docs/RAY.md
 	@$(PIP) install -c constraints.txt -e '.[ray]'
-	@$(BIN)/python -m pytest -q -m ray tests/launchers $(ARGS)
+	@$(BIN)/python -m pytest -q -m ray tests/launchers tests/system/ray_failover $(ARGS)
 
 check: $(VENV)/.dev     ## format, lint, types, layers
 	@$(BIN)/ruff format --check .
@@ -52,6 +52,10 @@ bench: $(VENV)/.dev     ## the gateway against the engine alone, as ratios
 
 failover: $(VENV)/.dev  ## sixteen faults before a real fleet, true durations: about 3 minutes
 	@$(BIN)/python -m tests.system.failover.run $(ARGS)
+
+ray-failover: $(VENV)/.dev  ## faults on a real Ray cluster under load: about 6 minutes; see docs/RAY.md
+	@$(PIP) install -c constraints.txt -e '.[ray]'
+	@$(BIN)/python -m tests.system.ray_failover.run $(ARGS)
 
 bench-gateway: $(VENV)/.dev  ## the gateway beside its peers, on one core; see docs/GATEWAY_BENCHMARK.md
 	@$(BIN)/python -m bench.gateway $(ARGS)

@@ -443,6 +443,7 @@ def _draw_replicas(axes: Any, load: Load) -> None:
         *([ready[cloud] for _, ready in seen] for cloud in clouds),
         labels=clouds, colors=shades, step="post",
     )  # fmt: skip
+    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel("replicas ready")
     axes.set_xlabel("seconds")
     axes.set_xlim(0, MOMENTS_S[-1])

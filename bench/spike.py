@@ -13,6 +13,7 @@ Examples: python -m bench.spike                          # a round: about twenty
 import argparse
 import asyncio
 import itertools
+import os
 import random
 import sys
 import time
@@ -56,11 +57,13 @@ SLO_TTFT_S = 2.0
 TIMES = 5.0
 CALM_RATE = 1.5  # requests a second, of 2 that a replica sustains
 BEFORE_S = 3600.0  # of calm, that is given as history
+OTHERWISE_S = 7.0  # by which every other round's calm is longer: intervals fall otherwise
 BODY_BYTES = 103  # of a request's body, as it is counted
+KNOWN = f", start_s: {START_S + 1.0}"
 FLEET = f"""
 fleet: spike
 gateway: {{port: 0, keys: none}}
-pools: [{{name: here, launcher: {{kind: local}}, start_s: {START_S + 1.0}}}]
+pools: [{{name: here, launcher: {{kind: local}}{KNOWN}}}]
 models: [{{name: chat, slo: {{ttft_s_p95: {SLO_TTFT_S}, itl_s_p99: 0.2}}}}]
 deployments:
   - {{model: chat, pool: here, replicas: 1, autoscale: {{min: 1, max: 16}},
@@ -120,6 +123,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     replica_s: float  # calm, spike and after
     deadline_s: float
     course: tuple[tuple[float, int], ...]  # replicas wanted, from when on
+    load: float | None = None  # of this machine in the last minute, at the end
 
     @property
     def is_in_time(self) -> bool:
@@ -279,9 +283,9 @@ async def ask_all(url: str, times: list[float]) -> list[Asking]:
         return list(await asyncio.gather(*tasks))
 
 
-async def once(rule: str, number: int, phases: Phases, rate: float) -> Row:
+async def once(rule: str, number: int, phases: Phases, rate: float, text: str = FLEET) -> Row:
     """A fleet, its calm, its spike, its end."""
-    fleet, unix_s = load.parse(FLEET, source="spike.yaml"), time.time()
+    fleet, unix_s = load.parse(text, source="spike.yaml"), time.time()
     with TemporaryDirectory(prefix="argosy-spike-") as folder:
         open_store(Path(folder) / STORE_FILE).dispose()
         saved = history(fleet, number, unix_s, rate)
@@ -337,6 +341,7 @@ def row_of(
             for old, new in itertools.pairwise(course)
             if new.wanted != old.wanted
         ),
+        load=os.getloadavg()[0],
     )
 
 
@@ -399,9 +404,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="each with other arrivals (1)")
     parser.add_argument("--first", type=int, default=0, help="the first round's number (0)")
     parser.add_argument("--calm-s", type=float, default=30.0, help="before the spike (30)")
+    parser.add_argument(
+        "--start-unknown", action="store_true", help="the file does not say how long a start takes"
+    )
     parser.add_argument("--json", type=Path, help="keep the rows here; those that are there count")
     asked = parser.parse_args()
-    phases = Phases(calm_s=asked.calm_s)
+    text = FLEET.replace(KNOWN, "") if asked.start_unknown else FLEET
     rows: list[Row] = []
     if asked.json and asked.json.exists():
         rows = msgspec.json.decode(asked.json.read_bytes(), type=list[Row])
@@ -411,7 +419,8 @@ def main() -> None:
             rule = names[(place + number) % len(names)]  # another one is first each time
             if any((row.rule, row.round) == (rule, number) for row in rows):
                 continue
-            rows.append(uvloop.run(once(rule, number, phases, CALM_RATE)))
+            phases = Phases(calm_s=asked.calm_s + OTHERWISE_S * (number % 2))
+            rows.append(uvloop.run(once(rule, number, phases, CALM_RATE, text)))
             print(rows[-1], file=sys.stderr, flush=True)
             if asked.json:
                 asked.json.write_bytes(msgspec.json.encode(rows))

@@ -7,6 +7,7 @@ in its place is; and when all is back, all that is wanted is there again.
 import json
 import random
 
+import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
@@ -142,6 +143,22 @@ def test_no_replica_is_ever_started_outside_of_its_models_residency(fleet, happe
     for name, plan in losing.wanted.items():
         assert sum(row.deployment == name for row in rows) == plan.replicas
     assert {row.state for row in rows} <= {"ready"}
+
+
+def test_a_fallback_outside_of_a_models_residency_is_refused_with_what_would_work():
+    pools = [{"name": name, "launcher": {"kind": "local"}, **PLACES[name]} for name in PLACES]
+    models = [{"name": "a", "residency": ["us"], "fallback": ["b"]}, {"name": "b"}]
+    engine = {"kind": "simulated"}
+    deployments = [
+        {"model": model, "pool": pool, "engine": engine}
+        for model, pool in (("a", "p-us"), ("b", "q-us"), ("b", "own"))
+    ]
+    value = {"fleet": "f", "pools": pools, "models": models, "deployments": deployments}
+    with pytest.raises(load.FleetFileError) as refused:
+        load.parse(json.dumps(value), source="f.yaml")
+    told = 'models[0].fallback[0] = "b" runs on own, in own/frankfurt, but a must stay in us.'
+    assert told in str(refused.value)
+    assert "Take it out" in str(refused.value)
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -75,16 +76,17 @@ class FarFleet:
         self.file = folder / "fleet.yaml"
         self.file.write_text(_fleet([url for _, url in self._endpoints]))
         self.key = self._made_key()
-        self.controls = [self.control(number) for number in range(2)]
+        places = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+        self.urls = ",".join(f"http://{place}" for place in places)
+        self.controls = [self.control(number, place) for number, place in enumerate(places)]
+        self.gateways = [self.gateway(number) for number in range(2)]
         for control in self.controls:
             control.wait("Ctrl-C ends it")
-        self.urls = ",".join(control.url for control in self.controls)
-        self.gateways = [self.gateway(number) for number in range(2)]
         for gateway in self.gateways:
             gateway.wait("serves fleet")
         self.wait_ready()
 
-    def control(self, number: int, listen: str = "127.0.0.1:0") -> Part:
+    def control(self, number: int, listen: str) -> Part:
         name = f"c{number}"
         return self._part(
             name, "control", self.file, "--store", self.store, "--listen", listen,
@@ -138,9 +140,10 @@ class FarFleet:
             time.sleep(0.05)
         raise AssertionError(self.said)
 
-    def ask(self, *arguments: object) -> str:
-        """What `argosy …` prints when it asks the control planes."""
-        done = run_argosy(*map(str, arguments), "--control", self.urls, env=ENV)
+    def ask(self, *arguments: object, control: Part | None = None) -> str:
+        """What `argosy …` prints when it asks the control planes, or that one."""
+        urls = self.urls if control is None else control.url
+        done = run_argosy(*map(str, arguments), "--control", urls, env=ENV)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -171,6 +174,12 @@ class FarFleet:
             process.wait(10)
             process.stdin.close()
             process.stdout.close()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def _is_ready(url: str) -> bool:

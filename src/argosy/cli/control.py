@@ -5,6 +5,7 @@ serve the control API. Everything that may refuse is asked before anything start
 """
 
 import asyncio
+import logging
 import os
 import socket
 from contextlib import closing
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from argosy.control.leading import Leading
     from argosy.store.leases import Lease
 
+logger = logging.getLogger(__name__)
 _LISTEN = "127.0.0.1:8470"
 
 
@@ -172,8 +174,7 @@ class _Run:
         finally:
             desk.follows()
             if control is not None:
-                await control.stop(0.0, is_final=False)
-                await control.close()
+                await _ended(control)
             await leading.resign()
         _say(f"leads no more: {why}")
         if control is None:  # another one may be able to
@@ -214,6 +215,15 @@ class _Run:
             publish=desk.publication.offer,
             leading=leading,
         )
+
+
+async def _ended(control: "ControlPlane") -> None:
+    """Replicas run on. Whatever a pool says to it, another one can lead."""
+    try:
+        await control.stop(0.0, is_final=False)
+    except Exception:
+        logger.exception("A pool could not be let go of")
+    await control.close()
 
 
 def _read(file: Path | None) -> tuple[str, Fleet]:

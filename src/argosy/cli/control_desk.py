@@ -5,7 +5,7 @@ an operator asks.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 from sqlalchemy import Engine as StoreEngine
@@ -13,10 +13,16 @@ from sqlalchemy import Engine as StoreEngine
 from argosy.cli.control_plane import ControlPlane
 from argosy.cli.operator_socket import Asked
 from argosy.cli.state import now_s
-from argosy.control.api import FORWARDED, Answer, ControlStatus, EventsAsked, Orders, error_body
+from argosy.control.api import (
+    FORWARDED,
+    Answer,
+    ControlStatus,
+    EventsAsked,
+    error_body,
+)
 from argosy.control.hearing import Hearing, Report
 from argosy.control.leading import Leading, url_of
-from argosy.control.publication import Publication
+from argosy.control.publication import WAIT_S_MAX, Orders, Publication
 from argosy.control.scaling import Signals
 from argosy.fleet.config import Fleet
 from argosy.store.decisions import decision_json, read
@@ -36,7 +42,7 @@ class ControlDesk:
     ) -> None:
         now = asyncio.get_running_loop().time
         self.publication = Publication(now)
-        self.audience = FarGateways(Hearing(now, unix_s=now_s))
+        self.audience = FarGateways(Hearing(now, unix_s=now_s), self._use)
         self._hearing = self.audience.hearing
         self._store = store
         self._leading = leading
@@ -44,8 +50,7 @@ class ControlDesk:
         self._token = token
         self._control: ControlPlane | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        if any(one.autoscale.max is not None for one in fleet.deployments):
-            self.publication.wait_s_max = _WAIT_S_SCALED
+        self._use(fleet)
 
     def start(self) -> None:
         """Read what the store has, from now on."""
@@ -62,10 +67,16 @@ class ControlDesk:
     def leads(self, control: ControlPlane) -> None:
         """From now on this one does."""
         self._control = self.audience.control = control
+        self._use(control.applier.fleet)
 
     def follows(self) -> None:
         """From now on it does not."""
         self._control = self.audience.control = None
+
+    def _use(self, fleet: Fleet) -> None:
+        """Gateways report more often where demand is followed."""
+        is_scaled = any(one.autoscale.max is not None for one in fleet.deployments)
+        self.publication.wait_s_max = _WAIT_S_SCALED if is_scaled else WAIT_S_MAX
 
     @property
     def leader(self) -> str | None:
@@ -151,12 +162,14 @@ class ControlDesk:
 class FarGateways:
     """The gateways, to the leader (`control_plane.Audience`): they take up files by themselves."""
 
-    def __init__(self, hearing: Hearing) -> None:
+    def __init__(self, hearing: Hearing, use: Callable[[Fleet], None]) -> None:
         self.hearing = hearing
+        self._use = use
         self.control: ControlPlane | None = None
 
     async def replace(self, fleet: Fleet) -> None:
         """They are told with the answer to their next report."""
+        self._use(fleet)
 
     async def in_flight(self, replica: str) -> int | None:
         if self.control is None:

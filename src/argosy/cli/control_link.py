@@ -18,8 +18,8 @@ import msgspec
 
 from argosy.cli.gateways import Gateways
 from argosy.cli.state import now_s
-from argosy.control.api import NO_TABLE, WAIT_S_MAX, Orders
 from argosy.control.hearing import Report
+from argosy.control.publication import NO_TABLE, WAIT_S_MAX, Orders
 from argosy.fleet.messages import Message, ReplicaTable
 
 logger = logging.getLogger(__name__)

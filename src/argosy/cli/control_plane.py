@@ -265,7 +265,10 @@ class ControlPlane:
     async def _keep(self, name: str, body: bytes) -> bool:
         try:
             await asyncio.to_thread(self._fenced.keep, name, body)
-        except (StoreError, FencedError) as error:
+        except FencedError as error:
+            self._leading.fence(str(error))
+            return False
+        except StoreError as error:
             logger.warning("What the next control plane is to know was not stored: %s", error)
             return False
         return True

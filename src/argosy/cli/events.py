@@ -98,6 +98,6 @@ def _print(one: "LoggedDecision", *, as_json: bool) -> None:
         return
     at = datetime.fromtimestamp(one.at_s, UTC)
     first, *rest = one.reason.splitlines() or [""]
-    typer.echo(f"{one.seq:>5}  {at:%Y-%m-%d %H:%M:%S}  {one.kind:<9} {one.subject}  {first}")
+    typer.echo(f"{one.seq:>5}  {at:%Y-%m-%d %H:%M:%S}  {one.kind:<10} {one.subject}  {first}")
     for line in rest:
-        typer.echo(f"{'':<38}{line}")
+        typer.echo(f"{'':<39}{line}")

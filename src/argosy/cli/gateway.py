@@ -73,6 +73,8 @@ def gateway(
     from argosy.launchers.lock import AlreadyRunningError, RunLock
 
     token, urls = control_token(), control_urls(control)
+    if name is not None and (not name.strip() or "/" in name):
+        refuse(f"--name {name!r}: a name of this gateway, without a slash")
     own = at_port(read_fleet(file), port)
     lock = RunLock(state)
     try:

@@ -119,7 +119,7 @@ class _Picture:
         yield table
         for row in status.replicas:
             replica = row.replica
-            if replica.state != "ready" and replica.reason:
+            if (replica.state != "ready" or replica.share < 1.0) and replica.reason:
                 yield Text(f"{replica.name}: {replica.reason}", style=_style(replica.state))
         yield Text("tokens/s and TTFT of streams: requests of the last minute", style="dim")
 

@@ -14,6 +14,7 @@ from argosy.launchers.port import Launcher, LaunchError, NoCapacityError, PoolUn
 
 logger = logging.getLogger(__name__)
 _AGAIN_S = 1.0  # after a pool could not be spoken to
+_CORDON_AGAIN_S = 10.0  # after a launcher refused: who lacks the right will lack it in a second too
 
 
 class Actor:
@@ -66,7 +67,7 @@ class Actor:
             await asyncio.sleep(_AGAIN_S)
         except Exception:
             logger.exception("Cordoning %s of %s failed; it is tried again", node, pool)
-            await asyncio.sleep(_AGAIN_S)
+            await asyncio.sleep(_CORDON_AGAIN_S)
 
     async def finish(self, pools: Mapping[str, str], *, grace_s: float) -> None:
         """Stop these replicas, given with their pools; returns when they are gone."""

@@ -18,33 +18,20 @@ from typing import Protocol
 
 import msgspec
 import uvicorn
-from msgspec import Raw
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from argosy.control.hearing import HeardGateway, Report
+from argosy.control.publication import Orders
 from argosy.fleet.messages import Message, Replica
 
-WAIT_S_MAX = 5.0  # for a newer table
-NO_TABLE = Raw(b"null")
 FORWARDED = "argosy-forwarded"  # one control plane asks another: it is not passed on again
 _BODY_BYTES_MAX = 8 * 2**20
 _CLOSE_S = 1.0
 
 Handler = Callable[[Request], Awaitable[Response]]
-
-
-class Orders(Message, frozen=True, kw_only=True):
-    """The answer to a report."""
-
-    newest: int  # the version of the newest table known here; 0: none
-    age_s: float | None = None  # since it was known to be the newest; None: never
-    table: Raw = NO_TABLE  # a `ReplicaTable`, where there is a newer one than the report's
-    sha256: str | None = None  # of the fleet file that holds
-    spec: str | None = None  # its text, where the report's is another
-    leader: str | None = None  # the URL of the control plane that leads
 
 
 class ControlStatus(Message, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ _VANISHED_S = 5.0  # a launcher may be slow to show what it has accepted
 # Failed probes that send back one on probation. On the prober's own machine one says as much of the
 # machine as of the replica: a laptop whose cores are all busy answers late, and is well.
 _FAULTS, _FAULTS_LOCAL = 1, 2
+_NO_ROOM_AGAIN_S = 2.0  # where a pool does not say when; looking costs it little
 
 
 def next_moment(
@@ -282,6 +283,10 @@ def _ended(
     asked = None if seen.failure is None else seen.failure.retry_after_s
     if asked is not None and asked > delay_s:
         delay_s, reason = asked, f"restart in {asked:.2g} s, as its pool asks"
+    if seen.failure is not None and seen.failure.is_capacity:  # no fault of its own
+        restarts, crash_loop = record.restarts, record.crash_loop
+        delay_s = asked or _NO_ROOM_AGAIN_S * chance.uniform(0.75, 1.25)
+        reason = f"tried again in {delay_s:.2g} s"
     told = why if record.leaving is not None else f"{why}; {reason}"
     row = record.told("dead" if record.leaving is None else "stopping", told)
     return replace(

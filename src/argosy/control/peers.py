@@ -154,7 +154,7 @@ class Peers:
         notes = [_note("release", one, view) for one in back]
         notes += [_note("quarantine", one, view) for one in gone]
         notes += [
-            Note(kind="no quarantine", subject=one.name, reason=f"{why}; it is {one.reason}")
+            Note(kind="put-off", subject=one.name, reason=f"{why}; it is {one.reason}")
             for one, why in put_off
         ]
         before = self._controller.quarantines

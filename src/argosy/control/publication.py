@@ -13,15 +13,27 @@ import msgspec
 from msgspec import Raw
 from sqlalchemy import Engine as StoreEngine
 
-from argosy.control.api import NO_TABLE, WAIT_S_MAX, Orders
 from argosy.control.hearing import Report
-from argosy.fleet.messages import ReplicaTable
+from argosy.fleet.messages import Message, ReplicaTable
 from argosy.store.control import published, specs
 from argosy.store.errors import StoreError
 
 logger = logging.getLogger(__name__)
+WAIT_S_MAX = 5.0  # of a gateway, for news
+NO_TABLE = Raw(b"null")
 _READ_EVERY_S = 0.25
 _WAIT_S_LEAVING = 0.25  # a replica goes when it has ended what it has, which gateways count
+
+
+class Orders(Message, frozen=True, kw_only=True):
+    """The answer to a report."""
+
+    newest: int  # the version of the newest table known here; 0: none
+    age_s: float | None = None  # since it was known to be the newest; None: never
+    table: Raw = NO_TABLE  # a `ReplicaTable`, where there is a newer one than the report's
+    sha256: str | None = None  # of the fleet file that holds
+    spec: str | None = None  # its text, where the report's is another
+    leader: str | None = None  # the URL of the control plane that leads
 
 
 class Publication:

@@ -286,7 +286,7 @@ def _news(
         if row.state != "stopping":
             yield Note(kind=row.state, subject=name, reason=row.reason)
         if record.crash_loop is not None and before.crash_loop is None:
-            yield Note(kind="crash loop", subject=name, reason=row.reason)
+            yield Note(kind="crash-loop", subject=name, reason=row.reason)
     for name in old:
         if name not in new:
             yield Note(kind="gone", subject=name, reason=old[name].row.reason)
@@ -311,7 +311,7 @@ def _stuck(
         if staying:
             ready = sum(one.row.state == "ready" for one in staying)
             yield Note(
-                kind="rollout stuck",
+                kind="stuck",
                 subject=plan.name,
                 reason=f"generation {plan.spec.generation} does not come up: {name} is in a "
                 f"{record.crash_loop}; {len(staying)} replicas of the one before stay, {ready} "
