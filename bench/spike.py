@@ -230,8 +230,8 @@ class Live:
             prober=parts.prober,
             in_flight=self.gateways.in_flight,
         )
-        await self.controller.all_ready()
         self.autoscaling.start(self.fleet)
+        await self.controller.all_ready()
         return self
 
     async def __aexit__(self, *_: object) -> None:

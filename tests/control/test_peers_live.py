@@ -31,7 +31,7 @@ from argosy.policies.health import HealthSettings, PeerSettings, RestartState
 
 BOUNDS = (0.01, 0.1, 1.0, 10.0)
 REPLICAS = 4
-WINDOW_S = 0.3
+WINDOW_S = 0.4
 
 
 # ── windows ──────────────────────────────────────────────────────────────────────────────────
@@ -114,8 +114,8 @@ models: [{name: chat}]
 gateway: {port: 0, keys: none, slow_start_s: 0.1}
 deployments: [{model: chat, pool: here, replicas: 4, engine: {kind: simulated, slots: 4}}]
 """
-FAST = SimulatedEngine(slots=4, decode_tokens_per_s=50.0)
-SLOW = SimulatedEngine(slots=4, decode_tokens_per_s=28.0)
+FAST = SimulatedEngine(slots=4, decode_tokens_per_s=20.0)
+SLOW = SimulatedEngine(slots=4, decode_tokens_per_s=10.0)
 QUICK = HealthSettings(probe_interval_s=0.2, probe_interval_s_starting=0.05)
 SHORT = Settings(
     hear_s=0.05,
@@ -228,7 +228,7 @@ class House:
         await self.gateway.stop()
 
     async def _call(self) -> None:
-        body = {"model": "chat", "stream": True, "max_tokens": 30,
+        body = {"model": "chat", "stream": True, "max_tokens": 15,
                 "messages": [{"role": "user", "content": "hello"}]}  # fmt: skip
         url = f"{self.gateway.url}/v1/chat/completions"
         async with httpx.AsyncClient(trust_env=False, timeout=20.0) as client:
@@ -237,7 +237,7 @@ class House:
                 is_whole = answer.status_code == 200 and "[DONE]" in answer.text
                 self.ended["whole" if is_whole else answer.text[:200]] += 1
 
-    async def until(self, what, within_s: float = 20.0) -> None:
+    async def until(self, what, within_s: float = 45.0) -> None:
         async with asyncio.timeout(within_s):
             while not what():
                 await asyncio.sleep(0.02)

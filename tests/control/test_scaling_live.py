@@ -236,6 +236,23 @@ def test_demand_beyond_what_is_there_is_provided_for():
     assert said.reason.startswith("2 -> ")
 
 
+def horizons_s(told: Fleet) -> list[float]:
+    """With no launch seen, and after one of 4 s."""
+    scaler, found = LiveScaler(told), []
+    for at_s, of in ((0.0, table("ready")), (11.0, table("ready", "starting")),
+                     (15.0, table("ready", "ready"))):  # fmt: skip
+        [one] = scaler.decide(BEGAN_S + at_s, of, asked(0, at_s=at_s))
+        found.append(one.decision.horizon_s)
+    return [found[0], found[-1]]
+
+
+def test_one_start_tells_more_than_a_guess_and_less_than_the_file():
+    told = fleet()
+    assert horizons_s(told) == [60.0 + 11.0, 2 * 4.0 + 11.0]
+    pools = (replace(told.pools[0], start_s=40.0),)
+    assert horizons_s(replace(told, pools=pools)) == [40.0 + 11.0] * 2
+
+
 def test_without_a_word_of_any_gateway_targets_stay():
     scaler = scaler_after(30, 1)
     before = target(scaler, 1_802.0, table("ready", "ready"))

@@ -93,11 +93,13 @@ class FarFleet:
             "--lease", LEASE_S,
         )  # fmt: skip
 
-    def control_again(self, number: int) -> None:
-        """In the place of one that has ended, at its address."""
-        listen = self.controls[number].url.removeprefix("http://")
-        self.controls[number] = self.control(number, listen)
-        self.controls[number].wait("Ctrl-C ends it")
+    def control_again(self, *numbers: int) -> None:
+        """In the place of those that have ended, at their addresses."""
+        for number in numbers:
+            listen = self.controls[number].url.removeprefix("http://")
+            self.controls[number] = self.control(number, listen)
+        for number in numbers:
+            self.controls[number].wait("Ctrl-C ends it")
 
     def gateway(self, number: int, port: int = 0) -> Part:
         return self._part(

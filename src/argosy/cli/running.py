@@ -122,6 +122,11 @@ def ask(state: Path, request: Asked, *, timeout_s: float, control: str | None = 
         run = running_fleet(state, None)
         try:
             reply = ask_operator(state, request, timeout_s=timeout_s)
+        except FileNotFoundError:
+            refuse(
+                f"no control plane runs on {state}: its gateway (pid {run.pid}) has them on other "
+                "hosts, or is still starting. Name them: --control URL"
+            )
         except (OSError, msgspec.DecodeError) as error:
             refuse(f"the fleet on {state} (pid {run.pid}) does not answer: {error}")
     if not reply.done:

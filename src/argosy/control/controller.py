@@ -8,7 +8,7 @@ again: nothing that happens in one ends the loop.
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -79,6 +79,7 @@ class Controller:
         self._drains = Drains()
         self._quarantines = Quarantines()
         self._served_s: Mapping[str, float] = {}
+        self._greeted: set[str] = set()  # pools that were looked at since we began
         self._said: list[Note] = []  # for the log, at the next tick
         self._in_flight: InFlight | None = None
         self._state = State()
@@ -380,7 +381,15 @@ class Controller:
             replicas=replicas,
             unseen_pools=self._watcher.unseen(),
             quarantines=self._quarantines,
+            strays=tuple(self._strays()),
         )
+
+    def _strays(self) -> Iterator[tuple[str, ObservedReplica]]:
+        """At the first look at each pool; what comes later we have started ourselves."""
+        for pool, one, _ in self._watcher.replicas():
+            if pool not in self._greeted and one.name not in self._state.records:
+                yield pool, one
+        self._greeted |= {pool for pool, _, _ in self._watcher.replicas()}
 
     def _observed_at_s(self, pool: str) -> float | None:
         sight = self._watcher.sight(pool)

@@ -30,7 +30,8 @@ _VANISHED_S = 5.0  # a launcher may be slow to show what it has accepted
 # Failed probes that send back one on probation. On the prober's own machine one says as much of the
 # machine as of the replica: a laptop whose cores are all busy answers late, and is well.
 _FAULTS, _FAULTS_LOCAL = 1, 2
-_NO_ROOM_AGAIN_S = 2.0  # where a pool does not say when; looking costs it little
+# Where a pool without room does not say when to ask again: soon, then every quarter of the wait.
+_NO_ROOM_AGAIN_S, _NO_ROOM_AGAIN_S_MAX = 2.0, 30.0
 
 
 def next_moment(
@@ -285,7 +286,7 @@ def _ended(
         delay_s, reason = asked, f"restart in {asked:.2g} s, as its pool asks"
     if seen.failure is not None and seen.failure.is_capacity:  # no fault of its own
         restarts, crash_loop = record.restarts, record.crash_loop
-        delay_s = asked or _NO_ROOM_AGAIN_S * chance.uniform(0.75, 1.25)
+        delay_s = asked or _no_room_again_s(record, now_s, chance)
         reason = f"tried again in {delay_s:.2g} s"
     told = why if record.leaving is not None else f"{why}; {reason}"
     row = record.told("dead" if record.leaving is None else "stopping", told)
@@ -297,6 +298,12 @@ def _ended(
         not_before_s=now_s + delay_s,
         row=replace(row, url=None, pid=None),
     )
+
+
+def _no_room_again_s(record: Record, now_s: float, chance: random.Random) -> float:
+    waited_s = now_s - max(record.created_at_s, record.restarts.row_since_s or 0.0)
+    again_s = min(max(waited_s / 4, _NO_ROOM_AGAIN_S), _NO_ROOM_AGAIN_S_MAX)
+    return again_s * chance.uniform(0.75, 1.25)
 
 
 def _leaving(record: Record, leaving: Leaving, seen: SeenReplica, now_s: float) -> Record:

@@ -6,7 +6,7 @@ decided is left to `policies`; what is to be done, to the controller.
 """
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 import msgspec
 from msgspec.structs import replace
@@ -16,7 +16,7 @@ from argosy.control.lives import killed, leave, next_moment, on_trial, quarantin
 from argosy.control.plan import DeploymentPlan
 from argosy.control.quarantines import Quarantines
 from argosy.control.records import Record, SeenReplica, first_record
-from argosy.fleet.messages import Replica, ReplicaSpec, ReplicaTable
+from argosy.fleet.messages import ObservedReplica, Replica, ReplicaSpec, ReplicaTable
 from argosy.policies.health import BudgetSettings, HealthSettings, Wish, allowed, probation
 from argosy.policies.lifecycle import Lifecycle, ReplicaView, View, Wanted, decide
 from argosy.policies.lifecycle import Settings as Pace
@@ -51,6 +51,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     lifecycle: Lifecycle = Lifecycle()
     no_room_until_s: Mapping[str, float] = {}  # by pool
     table: ReplicaTable = ReplicaTable(version=0, replicas=())
+    strays: frozenset[str] = frozenset()  # found, and unknown: their names are taken
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +61,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     replicas: Mapping[str, SeenReplica] = {}
     unseen_pools: frozenset[str] = frozenset()
     quarantines: Quarantines = Quarantines()
+    strays: tuple[tuple[str, ObservedReplica], ...] = ()  # by pool: found there, and not on record
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,13 +121,14 @@ def reconcile(
         )
         if new is not None:
             records[name] = _in_quarantine(record, new, seen)
+    notes: list[Note] = list(_taken_in(records, wanted, seen))
+    strays = state.strays | {note.subject for note in notes if note.kind == "stray"}
     _kill_those_that_hang(records, wanted, seen, settings, chance)
     no_room = _no_room(state, records, seen)
     view = _view(records, wanted, seen, drains=drains, no_room=no_room, settings=settings)
     remembered, decision = decide(state.lifecycle, view, settings.pace)
-    notes: list[Note] = []
     for one in decision.create:
-        record = _created(records, wanted[one.deployment], seen.now_s)
+        record = _created({*records, *strays}, wanted[one.deployment], seen.now_s)
         records[record.name] = record
         notes.append(Note(kind="create", subject=record.name, reason=one.reason))
     for one in decision.remove:
@@ -143,12 +146,33 @@ def reconcile(
             lifecycle=remembered,
             no_room_until_s=no_room,
             table=_table(state.table, rows),
+            strays=strays,
         ),
         actions=tuple(_actions(records.values(), settings)),
         notes=tuple(notes),
         waits=decision.waits,
         due_s=_due_s(records.values(), seen.now_s, settings),
     )
+
+
+def _taken_in(
+    records: dict[str, Record], wanted: Mapping[str, DeploymentPlan], seen: Seen
+) -> Iterable[Note]:
+    """Replicas of a control plane that died before their records were stored."""
+    plans = {(plan.spec.pool, plan.spec.generation): plan for plan in wanted.values()}
+    for pool, one in seen.strays:
+        plan = plans.get((pool, one.generation))
+        if one.name in records or one.state == "ended":
+            continue
+        if plan is None:
+            told = f"nobody knows it: generation {one.generation} on {pool}; it is left alone"
+            yield Note(kind="stray", subject=one.name, reason=told)
+            continue
+        record = first_record(plan.named(one.name), now_s=seen.now_s, reason="found running")
+        records[one.name] = replace(
+            record, life="starting", asked_at_s=seen.now_s, accepted_at_s=seen.now_s
+        )
+        yield Note(kind="adopt", subject=one.name, reason=f"found on {pool}, and on no record")
 
 
 def _in_quarantine(before: Record, record: Record, seen: Seen) -> Record:
@@ -266,10 +290,10 @@ def _replica_view(record: Record, seen: Seen, drains: Drains, settings: Settings
     )
 
 
-def _created(records: Mapping[str, Record], plan: DeploymentPlan, now_s: float) -> Record:
+def _created(taken: Container[str], plan: DeploymentPlan, now_s: float) -> Record:
     """Under the first free number."""
     number = 1
-    while f"{plan.names}-{number}" in records:
+    while f"{plan.names}-{number}" in taken:
         number += 1
     spec = plan.named(f"{plan.names}-{number}")
     return first_record(spec, now_s=now_s, reason="starts for the first time")

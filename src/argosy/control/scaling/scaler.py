@@ -45,6 +45,7 @@ HELD_S = 30.0  # without a word of any gateway: nothing is decided on what was s
 _AGES_S = (1.0, 10.0, 20.0, HELD_S)  # of what is seen when something is done about it
 _AGE_SPARE_S = 1.0  # that the first of these may be too young
 _WINDOW_MINUTES = 90  # of history that the policy is given; older loads it remembers itself
+_SEEN_TIMES = 2.0  # of the longest start that was seen, where the file says nothing
 _VERSION = 1
 
 
@@ -111,6 +112,8 @@ class LiveScaler:
     def use(self, fleet: Fleet, *, seeds: Mapping[str, Sustains]) -> None:
         """The fleet file as it is now; what was learned stays."""
         self._fleet, self._sites = fleet, sites_of(fleet)
+        pools = {one.name: fleet.pool(one.pool) for one in fleet.deployments}
+        self._guessed = {name for name, pool in pools.items() if pool.start_s is None}
         for one in fleet.deployments:
             sustains = given(one)
             if sustains is not None:
@@ -306,7 +309,7 @@ class LiveScaler:
             pending=pending,
             draining=launches.since_s(site.name, "draining"),
             sustains=sustains or assumed,
-            start_s_p95=launches.start_s_p95(site.name, site.start_s),
+            start_s_p95=launches.start_s_p95(site.name, self._assumed_s(site)),
             min=low,
             max=high,
             price_usd_per_hour=site.price_usd_per_hour,
@@ -315,6 +318,13 @@ class LiveScaler:
             waiting=sum(_beyond(count, site.slots) for count in in_flight),
             slots=site.slots,
         )
+
+    def _assumed_s(self, site: Site) -> float:
+        """Of a cold start: as the file says, or what is guessed until one was seen."""
+        seen_s = self._launches.kept.seconds.get(site.name)
+        if site.name in self._guessed and seen_s:
+            return min(site.start_s, _SEEN_TIMES * max(seen_s))
+        return site.start_s
 
     def _look(self, now_s: float) -> None:
         """At what ready replicas did, to learn from it."""
