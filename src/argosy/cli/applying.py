@@ -115,7 +115,6 @@ class Applier:
         self._on_applied(fleet)
         return _told(fleet, changed)
 
-
     def _asked(self, request: Apply, file: Path | None) -> Fleet:
         if self._note is None and request.text is None:
             return load_fleet(file)
