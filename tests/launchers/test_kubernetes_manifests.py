@@ -58,6 +58,8 @@ def check(manifest: Manifest) -> None:
 
 
 def cell(name: str = "H100-SXM", *, node: int = 8, region: str = "own/here", **kw: Any) -> Cell:
+    if chip(name).maker == "AWS":
+        kw.setdefault("image", "mirror/neuronx:1")
     return Cell(
         fleet="f", pool="p", launcher=KubernetesLauncher(**kw), region=region, chip=name,
         maker=chip(name).maker, chips_per_node=node, weights={"large": "file:/models/large"},
@@ -97,7 +99,7 @@ def only(replica: ReplicaSpec, place: Cell) -> Manifest:
         ("H100-SXM", 8, "nvidia.com/gpu", "gpu.nvidia.com", "vllm/vllm-openai:v"),
         ("MI300X", 8, "amd.com/gpu", "gpu.amd.com", "vllm/vllm-openai-rocm:v"),
         ("TPU-v6e", 4, "google.com/tpu", "tpu.google.com", "vllm/vllm-tpu:"),
-        ("Trainium2", 16, "aws.amazon.com/neuron", "neuron.aws.com", "public.ecr.aws/neuron/"),
+        ("Trainium2", 16, "aws.amazon.com/neuron", "neuron.aws.com", "mirror/neuronx"),
     ],
 )
 def test_chips_of_four_makers_are_asked_for_in_both_ways(name, node, resource, device_class, image):
@@ -285,7 +287,7 @@ def test_a_program_of_ones_own_runs_in_ones_own_image():
         (spec(Layout(tp=1)), cell("Trainium2", node=1), "node.kubernetes.io/instance-type"),
         (
             spec(Layout(tp=1)),
-            cell("Trainium1", node=16, node_selector={"node.kubernetes.io/instance-type": "x"}),
+            cell("Trainium2", node=16, image=None),
             "no image is known",
         ),
         (

@@ -21,12 +21,6 @@ _IMAGES: dict[tuple[str, str], str] = {
     ("vllm", "AMD"): "vllm/vllm-openai-rocm:v0.23.0",
     # vLLM TPU, "Installation": no tag but latest is named there
     ("vllm", "Google"): "vllm/vllm-tpu:latest",
-    # Neuron documentation 2.33.0, "Install PyTorch via Deep Learning Container"
-    (
-        "vllm",
-        "AWS",
-    ): "public.ecr.aws/neuron/pytorch-inference-vllm-neuronx:"
-    "0.29.0.1.2.0-neuronx-py314-sdk2.33.0-ubuntu26.04",
     # kubernetes-sigs/lws, docs/examples/leaderworkerset/basic/sglang.yaml
     ("sglang", "NVIDIA"): "lmsysorg/sglang:v0.5.18",
 }
@@ -36,8 +30,8 @@ _SGLANG_AMD = {
     "MI325X": "lmsysorg/sglang:v0.5.14-rocm720-mi30x",
     "MI355X": "lmsysorg/sglang:v0.5.14-rocm700-mi35x",
 }
-# The Neuron page above: that image is for Trn2 and Trn3.
-_CHIPS_OF_NEURON_IMAGE = ("Trainium2", "Trainium3")
+# AWS's image for Trn2 and Trn3 is pytorch-inference-vllm-neuronx (Neuron documentation 2.33.0,
+# "Install PyTorch via Deep Learning Container"). It is in a registry of AWS's own: the fleet file names it.
 
 _PREFILL_TOKENS = 8192  # where the fleet file does not say
 _SGLANG_PORT = 20000  # where ranks meet: kubernetes-sigs/lws, the same example
@@ -57,8 +51,6 @@ def image(spec: ReplicaSpec, cell: Cell) -> str:
     known = _IMAGES.get((kind, cell.maker or ""))
     if kind == "sglang" and cell.maker == "AMD":
         known = _SGLANG_AMD.get(cell.chip or "")
-    if cell.maker == "AWS" and cell.chip not in _CHIPS_OF_NEURON_IMAGE:
-        known = None
     if known is None:
         told = f"{spec.name}: no image is known that runs {kind} on {cell.chip or 'no chip'}."
         raise LaunchError(f"{told} Write launcher.image of pool {cell.pool}")
