@@ -31,7 +31,7 @@ _SGLANG_AMD = {
     "MI355X": "lmsysorg/sglang:v0.5.14-rocm700-mi35x",
 }
 # AWS's image for Trn2 and Trn3 is pytorch-inference-vllm-neuronx (Neuron documentation 2.33.0,
-# "Install PyTorch via Deep Learning Container"). It is in a registry of AWS's own, so the fleet file
+# "Install PyTorch via Deep Learning Container"). It is in a registry of AWS's own: the fleet file
 # names it.
 
 _PREFILL_TOKENS = 8192  # where the fleet file does not say

@@ -3,6 +3,9 @@
 Runs on the nodes, which need Argosy installed. It stays when its process has ended, and says how.
 """
 
+# An extra, which make test-ray installs.
+# pyright: reportMissingImports=false
+
 from pathlib import Path
 from typing import Any
 

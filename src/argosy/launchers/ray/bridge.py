@@ -6,6 +6,9 @@ It ends when its stdin does. Ray calls hang while the head is gone: whoever star
 deadlines, and kills us.
 """
 
+# An extra, which make test-ray installs.
+# pyright: reportMissingImports=false
+
 import ctypes
 import logging
 import os

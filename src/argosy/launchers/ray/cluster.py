@@ -5,6 +5,9 @@ ones that work without the dashboard (`tests/launchers/test_ray.py` runs all of 
 about a millisecond, and hangs for as long as the head (the GCS) is gone: callers keep a deadline.
 """
 
+# An extra, which make test-ray installs.
+# pyright: reportMissingImports=false
+
 from typing import Any, Literal, Protocol
 
 import msgspec

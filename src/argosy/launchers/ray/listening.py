@@ -3,6 +3,9 @@
 What the cluster itself says (actors that died, nodes) is looked at between, twice a second.
 """
 
+# An extra, which make test-ray installs.
+# pyright: reportMissingImports=false
+
 from time import monotonic, sleep  # noqa: TID251  (Ray's time is real; nothing here is simulated)
 from typing import Any
 

@@ -5,6 +5,9 @@ first and struck out last, so that one whose actor has died is still known, with
 threads; the refusals are the port's exceptions.
 """
 
+# An extra, which make test-ray installs.
+# pyright: reportMissingImports=false
+
 import threading
 from time import sleep
 from typing import Any

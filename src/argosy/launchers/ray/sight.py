@@ -1,5 +1,8 @@
 """What there is of a fleet on one cluster: records, actors, nodes, what the actors said last."""
 
+# An extra, which make test-ray installs.
+# pyright: reportMissingImports=false
+
 from collections.abc import Iterable
 from typing import Any
 
