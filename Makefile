@@ -28,7 +28,7 @@ $(VENV)/.dev: $(VENV)/.serve
 serve: $(VENV)/.serve   ## a real model on a small fleet; e.g. make serve ARGS='--port 8001'
 	@$(BIN)/argosy up $(ARGS)
 
-test: $(VENV)/.dev      ## the default suite, about six minutes on two cores
+test: $(VENV)/.dev      ## the default suite, about eight minutes on two cores
 	@echo "compiling the simulator (once; a minute)"
 	@$(BIN)/argosy simulate examples/five-makers.yaml --until 1 --no-interval >/dev/null
 	@$(BIN)/python -m pytest -q tests/control tests/launchers  # they count processes: alone

@@ -185,16 +185,12 @@ def test_on_probation_a_single_failed_probe_sends_it_back_for_longer():
     assert house.states()[one] == "ready"
 
 
-def test_on_the_prober_s_own_machine_it_takes_two():
+def test_on_the_prober_s_own_machine_a_hang_puts_nobody_on_probation():
     house, one = killed_and_back(is_local=True)
-    house.freeze(one)
-    house.ticks(0.5)
-    house.freeze(one, frozen=False)
-    house.ticks(1)
-    assert house.of("dead") == [one]
+    assert {row.share for row in house.step.state.table.replicas} == {1.0}
     house.freeze(one)
     house.ticks(1)
-    assert house.of("dead") == [one, one]
+    assert house.of("dead") == [one], "that it hung once makes it no worse than others here"
 
 
 # ── quarantine ───────────────────────────────────────────────────────────────────────────────

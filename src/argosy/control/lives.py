@@ -220,9 +220,9 @@ def killed(
 ) -> Record:
     """One that hangs: it is ended, and started again."""
     why = record.hang or "it is killed"
-    record = replace(
-        record, restarts=put_on_probation(record.restarts, why="it hung and was killed")
-    )
+    if not record.is_local:  # there is no other machine whose fault it could be
+        restarts = put_on_probation(record.restarts, why="it hung and was killed")
+        record = replace(record, restarts=restarts)
     ended = _ended(record, SeenReplica(), why, now_s=now_s, settings=settings, chance=chance)
     return replace(ended, hang=None, is_killed=True)
 
