@@ -17,15 +17,11 @@ from argosy.policies.health import (
     PeerSettings,
     PeersState,
     PeersView,
-    Probe,
     Quarantine,
     Release,
-    SeenState,
-    Unresponsive,
     Wish,
     allowed,
     compare,
-    judge_seen,
 )
 from argosy.policies.health.budget import most_out
 
@@ -168,27 +164,6 @@ def test_a_prober_that_is_cut_off_kills_nothing_across_the_network_and_then_one(
     killed = [one for one in allowed(view, wishes, BUDGET).granted if one.kind == "kill"]
     names = {name for one in killed for name in one.replicas}
     assert len(names) <= (0 if cut_s < BUDGET.blind_s - 1e-6 else 1)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.lists(
-        st.tuples(
-            st.floats(0.01, 30.0),
-            st.sampled_from([True, False, None]),
-            st.sampled_from(["node_unseen", "pool_unseen"]),
-        ),
-        min_size=1,
-    )
-)
-def test_whoever_is_not_seen_is_never_given_up_for_its_own_fault(history):
-    state, now_s = SeenState(), 0.0
-    for gap_s, ok, sight in history:
-        now_s += gap_s
-        probe = None if ok is None else Probe(ok=ok, seconds=0.0, detail="told")
-        state, verdict = judge_seen(state, probe, sight, now_s=now_s, settings=HEALTH)
-        assert not isinstance(verdict, Unresponsive)
-        assert verdict.reason
 
 
 # ── peers ────────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,6 @@ from argosy.policies.health import (
     RestartState,
     SentBack,
     Suspect,
-    Unreachable,
     became_ready,
     probation,
     put_on_probation,
@@ -90,11 +89,10 @@ def test_a_single_fault_on_probation_sends_it_back():
     assert "it was killed: no answer" in back.reason
 
 
-def test_nobody_is_sent_back_for_good_probes_for_being_unseen_or_after_probation():
+def test_nobody_is_sent_back_for_good_probes_or_after_probation():
     state = on_probation()
-    unseen = Unreachable(since_s=0.0, is_given_up=False, reason="its pool is not seen")
-    for verdict in (Healthy(reason="answers its probes"), unseen):
-        assert sent_back(state, verdict, now_s=10.0, settings=SETTINGS) is None
+    well = Healthy(reason="answers its probes")
+    assert sent_back(state, well, now_s=10.0, settings=SETTINGS) is None
     assert sent_back(state, SUSPECT, now_s=601.0, settings=SETTINGS) is None
     usual = became_ready(RestartState(), now_s=0.0)
     assert sent_back(usual, SUSPECT, now_s=10.0, settings=SETTINGS) is None

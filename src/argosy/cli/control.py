@@ -184,8 +184,6 @@ class _Run:
         self, lease: "Lease", leading: "Leading", desk: "ControlDesk"
     ) -> "ControlPlane":
         """With the fleet file that holds: the one that was applied last, or else our own."""
-        import hashlib
-
         from argosy.cli.control_plane import ControlPlane
         from argosy.cli.fetch import weights_of
         from argosy.store.control import Fenced
@@ -194,8 +192,7 @@ class _Run:
         applied = await asyncio.to_thread(fenced.spec)
         fleet, text = self._fleet, self._text
         if applied is None:
-            sha256 = hashlib.sha256(text.encode()).hexdigest()
-            await asyncio.to_thread(fenced.put_spec, text, sha256, by=leading.holder)
+            await asyncio.to_thread(fenced.put_spec, text, by=leading.holder)
         elif applied.text != text:
             _say(
                 f"the fleet file that holds is revision {applied.revision}, not the one given "

@@ -6,7 +6,6 @@ as long as it leads (`leading.py`).
 """
 
 import asyncio
-import hashlib
 import logging
 import random
 import time
@@ -223,9 +222,8 @@ class ControlPlane:
 
     async def _note_spec(self, text: str) -> None:
         """For the gateways and the next leader. Raises StoreError."""
-        sha256 = hashlib.sha256(text.encode()).hexdigest()
         try:
-            await asyncio.to_thread(self._fenced.put_spec, text, sha256, by=self._leading.holder)
+            await asyncio.to_thread(self._fenced.put_spec, text, by=self._leading.holder)
         except FencedError as error:
             raise StoreError(str(error)) from error
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from argosy.fleet.messages import ReplicaSpec
     from argosy.launchers.kubernetes.manifests import Manifest
 
-_HEALTH_PATH = "/health"  # of vLLM and of SGLang
 _LINE_LENGTH_MAX = 100
 
 
@@ -81,30 +80,12 @@ def _manifests(fleet: Fleet, deployment: Deployment) -> "Iterator[Manifest]":
 
 
 def _specs(fleet: Fleet, deployment: Deployment) -> "Iterator[ReplicaSpec]":
-    """Of its replicas, named as the control plane names them."""
-    from msgspec.structs import replace
+    """Of its replicas, as the control plane starts them."""
+    from argosy.control.plan import plan_deployment
 
-    from argosy.control.plan import generation_of
-    from argosy.fleet.messages import ReplicaSpec
-
-    only = sum(one.model == deployment.model for one in fleet.deployments) == 1
-    spec = ReplicaSpec(
-        fleet=fleet.fleet,
-        name="",
-        deployment=deployment.name,
-        model=deployment.model,
-        pool=deployment.pool,
-        engine=deployment.engine,
-        layout=deployment.layout,
-        chips=deployment.layout.chips,
-        command=None,  # the engine's own, in its image
-        health_path=_HEALTH_PATH,
-        generation="",
-    )
-    spec = replace(spec, generation=generation_of(spec))
-    for number in range(1, deployment.replicas + 1):
-        name = deployment.model if only else deployment.name
-        yield replace(spec, name=f"{name}-{number}")
+    plan = plan_deployment(fleet, deployment)
+    for number in range(1, plan.replicas + 1):
+        yield plan.named(f"{plan.names}-{number}")
 
 
 def _yaml(found: "list[Manifest]") -> str:

@@ -181,10 +181,10 @@ class Controller:
         """
         await self._stop_looking()
         if is_final:
-            self._put(self._rows("stopping", "the fleet stops"))
+            self._put(self._parting())
             pools = {record.name: record.spec.pool for record in self._state.records.values()}
             await self._actor.finish(pools, grace_s=grace_s)
-            self._put(self._rows("dead", "the fleet stopped"))
+            self._put(self._parted())
         for launcher in self._actor.launchers.values():
             await launcher.close(is_final=is_final)
 
@@ -197,13 +197,20 @@ class Controller:
             await asyncio.wait((self._loop,))
             self._loop = None
 
-    def _rows(self, state: str, reason: str) -> tuple[Replica, ...]:
+    def _parting(self) -> tuple[Replica, ...]:
         return tuple(
-            replace(record.row, state="stopping", reason=reason)
-            if state == "stopping" and record.life != "down"
-            else replace(record.row, state="dead", reason="the fleet stopped", url=None, pid=None)
+            self._parted_with(record)
+            if record.life == "down"
+            else record.told("stopping", "the fleet stops")
             for record in self._state.records.values()
         )
+
+    def _parted(self) -> tuple[Replica, ...]:
+        return tuple(map(self._parted_with, self._state.records.values()))
+
+    @staticmethod
+    def _parted_with(record: Record) -> Replica:
+        return replace(record.told("dead", "the fleet stopped"), url=None, pid=None)
 
     # What is wanted.
 
@@ -389,7 +396,7 @@ class Controller:
         for pool, one, _ in self._watcher.replicas():
             if pool not in self._greeted and one.name not in self._state.records:
                 yield pool, one
-        self._greeted |= {pool for pool, _, _ in self._watcher.replicas()}
+        self._greeted |= self._watcher.seen()
 
     def _observed_at_s(self, pool: str) -> float | None:
         sight = self._watcher.sight(pool)

@@ -195,7 +195,10 @@ def _looked_at(record: Record, seen: SeenReplica, now_s: float) -> Record:
         seen.observed is None or seen.observed.state != "unreachable"
     )
     if is_seen:
-        return record if record.unseen_since_s is None else replace(record, unseen_since_s=None)
+        if record.unseen_since_s is None:
+            return record
+        # The way to it may heal later than the way to its launcher: it has all patience again.
+        return replace(record, unseen_since_s=None, health=HealthState())
     return record if record.unseen_since_s is not None else replace(record, unseen_since_s=now_s)
 
 

@@ -4,7 +4,6 @@ All of it is worked out before anything starts; starting is left to the controll
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,19 +44,26 @@ def plan_deployments(
 
     `weights` go by model, `threads` by deployment; an endpoint needs neither.
     """
-    deployments_of = Counter(deployment.model for deployment in fleet.deployments)
     return tuple(
-        DeploymentPlan(
-            spec=_spec(
-                fleet,
-                deployment,
-                weights=weights.get(deployment.model),
-                threads=threads.get(deployment.name, 1),
-            ),
-            replicas=deployment.replicas,
-            names=deployment.model if deployments_of[deployment.model] == 1 else deployment.name,
+        plan_deployment(
+            fleet,
+            deployment,
+            weights=weights.get(deployment.model),
+            threads=threads.get(deployment.name, 1),
         )
         for deployment in fleet.deployments
+    )
+
+
+def plan_deployment(
+    fleet: Fleet, deployment: Deployment, *, weights: Path | None = None, threads: int = 1
+) -> DeploymentPlan:
+    """One deployment of a checked fleet."""
+    is_only = sum(one.model == deployment.model for one in fleet.deployments) == 1
+    return DeploymentPlan(
+        spec=_spec(fleet, deployment, weights=weights, threads=threads),
+        replicas=deployment.replicas,
+        names=deployment.model if is_only else deployment.name,
     )
 
 

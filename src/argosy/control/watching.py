@@ -62,6 +62,10 @@ class Watcher:
         """Pools that could be looked at no more."""
         return frozenset(pool for pool, one in self._sights.items() if one.observation is None)
 
+    def seen(self) -> frozenset[str]:
+        """Pools as they are now."""
+        return frozenset(self._sights) - self.unseen()
+
     def replicas(self) -> Iterator[tuple[str, ObservedReplica, float]]:
         """All that were seen at the last look: pool, replica, when."""
         for pool, sight in self._sights.items():

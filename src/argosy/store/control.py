@@ -8,6 +8,7 @@ business: here they are bytes.
 A fleet's lease goes by the fleet's name.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
@@ -136,8 +137,9 @@ class Fenced:
 
     # The fleet file.
 
-    def put_spec(self, text: str, sha256: str, *, by: str) -> AppliedSpec:
+    def put_spec(self, text: str, *, by: str) -> AppliedSpec:
         """Note that this fleet file holds from now on; the one that holds already is noted once."""
+        sha256 = hashlib.sha256(text.encode()).hexdigest()
         with self._write() as connection:
             last = connection.execute(_select_specs(self.fleet).limit(1)).first()
             if last is not None and last.sha256 == sha256:

@@ -12,6 +12,7 @@ from argosy.fleet.messages import ReplicaSpec
 from argosy.launchers.kubernetes.cell import Cell
 from argosy.launchers.kubernetes.makers import RANKS_OF_CHIP
 from argosy.launchers.port import LaunchError
+from argosy.perf.engine_settings import settings_of
 
 # Images by engine and maker, tagged by a version where its documentation names one:
 _IMAGES: dict[tuple[str, str], str] = {
@@ -34,7 +35,6 @@ _SGLANG_AMD = {
 # "Install PyTorch via Deep Learning Container"). It is in a registry of AWS's own: the fleet file
 # names it.
 
-_PREFILL_TOKENS = 8192  # where the fleet file does not say
 _SGLANG_PORT = 20000  # where ranks meet: kubernetes-sigs/lws, the same example
 # kubernetes-sigs/lws, docs/examples/vllm/TPU/lws.yaml
 _RAY_SCRIPT = "/workspace/vllm/examples/online_serving/multi-node-serving.sh"
@@ -98,7 +98,7 @@ def _vllm(
     words += _numbers(layout, kind="vllm")
     words += ["--max-model-len", str(engine.context_tokens)]
     words += ["--max-num-seqs", str(engine.requests_max)]
-    words += ["--max-num-batched-tokens", str(engine.prefill_tokens_max or _PREFILL_TOKENS)]
+    words += ["--max-num-batched-tokens", str(settings_of(engine).prefill_tokens_max)]
     words += ["--gpu-memory-utilization", f"{engine.memory_share:g}"]
     words += ["--enable-prefix-caching" if engine.prefix_cache else "--no-enable-prefix-caching"]
     return words if nodes == 1 else _over_nodes(words, cell, leads=leads)
@@ -135,7 +135,7 @@ def _sglang(
     words += _numbers(layout, kind="sglang")
     words += ["--context-length", str(engine.context_tokens)]
     words += ["--max-running-requests", str(engine.requests_max)]
-    words += ["--chunked-prefill-size", str(engine.prefill_tokens_max or _PREFILL_TOKENS)]
+    words += ["--chunked-prefill-size", str(settings_of(engine).prefill_tokens_max)]
     words += ["--mem-fraction-static", f"{engine.memory_share:g}"]
     if not engine.prefix_cache:
         words += ["--disable-radix-cache"]

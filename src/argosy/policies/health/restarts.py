@@ -7,7 +7,7 @@ What to try instead of a crash loop, another pool or the generation before, is t
 import msgspec
 from msgspec.structs import replace
 
-from argosy.policies.health.probes import Healthy, Unreachable, Verdict
+from argosy.policies.health.probes import Healthy, Verdict
 from argosy.policies.health.settings import HealthSettings
 
 DOUBLINGS_MAX = 60  # 2.0 ** more than this says nothing new and would overflow in the end
@@ -83,7 +83,7 @@ def sent_back(
 ) -> SentBack | None:
     """A single fault is enough on probation, a failed probe or worse; the budget is asked still."""
     on = probation(state, now_s=now_s, settings=settings)
-    if on is None or isinstance(verdict, Healthy | Unreachable):
+    if on is None or isinstance(verdict, Healthy):
         return None
     return SentBack(reason=f"a fault on probation ({state.probation_why}): {verdict.reason}")
 

@@ -14,7 +14,6 @@ class HealthSettings(msgspec.Struct, frozen=True, kw_only=True):
     probes_failed_suspect: int = 1
     probes_failed_unresponsive: int = 2  # never for one probe: the asker may have been held up
     unresponsive_s: float = 6.0
-    unreachable_s: float = 60.0  # neither seen nor answering, before a substitute is started
     start_s_max: float = 600.0  # from the start to the first good probe
     restart_delay_s_first: float = 0.1
     restart_delay_s_max: float = 30.0
