@@ -1,0 +1,133 @@
+"""All that passes between an island and the syncer, version 1.
+
+Control messages are JSON; fragments and deltas are bytes as `outer/codec.py` lays them out, named
+by the SHA-256 of those bytes. docs/WIRE.md describes both for other implementations. Everything
+runs over mutual TLS with credentials of this one run; nothing here is ever unpickled.
+"""
+
+from typing import Literal
+
+import msgspec
+
+WIRE_VERSION = 1
+
+
+class Join(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An island (again) wants to take part. It has no say over its past: the ledger has."""
+
+    wire_version: int
+    island: str
+    run: str
+    tensors_sha256: str  # of the JSON of its tensors: both sides speak of the same parameters
+    steps_per_s: float | None  # measured; None: not yet
+    version: int | None  # of the parameters that it has, None: none
+
+
+class Span(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Positions of blocks in the run: start <= position < stop."""
+
+    start: int
+    stop: int
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Blocks that this island alone may train on, for one delta. Its length decides the steps."""
+
+    lease: str
+    spans: tuple[Span, ...]  # in this order; together a whole number of inner steps
+
+
+class FragmentName(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A fragment of the parameters at a version."""
+
+    index: int
+    start: int  # in the vector
+    values: int
+    sha256: str  # of its fp32 bytes, little-endian
+
+
+class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The newest version and what it is made of."""
+
+    version: int  # rounds that were closed
+    fragments: tuple[FragmentName, ...]
+
+
+class Joined(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The island takes part under `epoch`: a token that its later lives make void."""
+
+    epoch: int
+    parameters: Parameters | None  # None: nobody has any yet, this island is to send its own
+    blocks: int  # of the run
+    blocks_done: int
+    lease_s: float
+    bits: int
+    peers: tuple[str, ...] = ()  # URLs that have fragments too
+
+
+class Beat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An island lives, and asks for its next lease where it wants one; at least each lease_s / 3."""
+
+    island: str
+    epoch: int
+    version: int  # that it has taken up
+    steps_per_s: float | None
+    loss: float | None
+    waited_s: float  # since it joined: without a block to train on
+    wants_lease: bool
+    peer_url: str | None = None
+
+
+class Beaten(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the syncer says to that."""
+
+    state: Literal["training", "finishing", "finished", "stopped"]
+    version: int  # the newest
+    lease: Lease | None
+    blocks_done: int
+
+
+class Contribution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A delta, all of whose fragments were sent: base minus own parameters, after a lease."""
+
+    island: str
+    epoch: int
+    number: int  # grows by one with each of this epoch: a replay is told from a new one
+    base_version: int
+    lease: str
+    steps: int
+    blocks: int
+    loss: float
+    fragments: tuple[str, ...]  # SHA-256 of each encoded fragment, in order
+    tokens_sha256: str  # of all token ids trained on, in order: the proof of what was seen
+
+
+class Accepted(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="accepted"
+):
+    """It is in the ledger and on the disk, and will be in a round."""
+
+    closes_version: int  # the round that it is meant for
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="refused"):
+    """It counts for nothing; its blocks are leased anew."""
+
+    code: Literal[
+        "stale_epoch", "replayed", "too_stale", "unknown_lease", "damaged", "unlike", "over"
+    ]
+    reason: str  # what was asked, what is true, what would work
+
+
+Verdict = Accepted | Refused
+
+
+class Update(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What turns one version of the parameters into the next: encoded fragments to subtract."""
+
+    version: int  # that it leads to
+    fragments: tuple[str, ...]  # SHA-256 of each encoded one, in order
+    parameters: Parameters  # what then is, to be checked
+    numbers: dict[
+        str, int
+    ]  # by island of its epoch: the last of its contributions in it, or before
