@@ -130,6 +130,11 @@ class Applier:
 
 
 def _check_fixed(old: Fleet, new: Fleet) -> None:
+    if (old.gateway.tls is None) != (new.gateway.tls is None):
+        raise ApplyRefusedError(
+            "gateway.tls comes or goes, but this run's URL is https or http as long as it lives. "
+            "Stop the fleet and start it again; another cert and key can be applied."
+        )
     for name in _FIXED:
         before, asked = getattr(old.gateway, name), getattr(new.gateway, name)
         if before != asked:

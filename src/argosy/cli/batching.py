@@ -5,6 +5,7 @@ runner sends what has no result, and a second would send it too.
 """
 
 import random
+import ssl
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -38,9 +39,11 @@ class Batching:
             files=self._files, batches=Batches(store), unix_time_s=now_s, changed=self._wake
         )
 
-    def start(self, url: str, *, operator_token: str) -> None:
+    def start(
+        self, url: str, *, operator_token: str, tls: ssl.SSLContext | None = None
+    ) -> None:
         """Send what has no result yet, of earlier runs too, to the gateway at `url`."""
-        self._client = HttpItemClient(own_url(url), operator_token=operator_token)
+        self._client = HttpItemClient(own_url(url), operator_token=operator_token, tls=tls)
         self._runner = BatchRunner(
             RunnerWiring(
                 files=self._files,
@@ -66,7 +69,7 @@ class Batching:
 def own_url(url: str) -> str:
     """Where a gateway that listens at `url` is found from its own machine."""
     host = _LOOPBACK.get(urlsplit(url).hostname or "")
-    return url if host is None else f"http://{host}:{urlsplit(url).port}"
+    return url if host is None else f"{urlsplit(url).scheme}://{host}:{urlsplit(url).port}"
 
 
 def owner_finder(store: Engine, ring: KeyRing, up_key: Key) -> Callable[[str], Key | None]:

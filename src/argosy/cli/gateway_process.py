@@ -39,6 +39,7 @@ from argosy.cli.channel import (
     child_decoder,
 )
 from argosy.cli.state import LEDGER_FILE, now_s, store_place
+from argosy.cli.tls import certificate_of
 from argosy.cli.upstream_keys import upstream_keys
 from argosy.fleet.share import share_of
 from argosy.gateway.ledger import Ledger, budgets_of
@@ -98,6 +99,7 @@ class _Process:
         self._numbers = itertools.count()
         self._asked: dict[int, asyncio.Future[Collected]] = {}
         batching = Batching(store, self._ring, up_key=begin.up_key)
+        certificate = self._certificate = certificate_of(begin.fleet.gateway.tls)
         wiring = Wiring(
             find_key=self._ring.find,
             find_key_by_id=batching.find_key_by_id,
@@ -111,6 +113,7 @@ class _Process:
             chance=random.Random(),
             ledger=_ledger(begin, store),
             process=begin.process,
+            tls=None if certificate is None else certificate.context,
             collect=self._collect,
         )
         self._gateway = Gateway(share_of(begin.fleet), wiring)
@@ -119,7 +122,9 @@ class _Process:
 
     async def follow(self, listeners: list[socket.socket]) -> None:
         """Do what the parent says, until the gateway has ended or the parent is gone."""
-        refreshing = asyncio.create_task(self._refresh_forever())
+        refreshing = [asyncio.create_task(self._refresh_forever())]
+        if self._certificate is not None:
+            refreshing.append(asyncio.create_task(self._certificate.refresh_forever()))
         self._channel.send(Ready())
         hearing = asyncio.ensure_future(self._channel.receive())
         try:
@@ -134,7 +139,8 @@ class _Process:
                 await self._do(word, listeners)
                 hearing = asyncio.ensure_future(self._channel.receive())
         finally:
-            refreshing.cancel()
+            for task in refreshing:
+                task.cancel()
             hearing.cancel()
             await self._gateway.drain(0.0)
             await self._gateway.stop()

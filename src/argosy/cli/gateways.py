@@ -18,6 +18,7 @@ from argosy.cli.channel import Answered, Begin, Collecting
 from argosy.cli.gateway_child import GatewayChild, GatewayStartError
 from argosy.cli.listeners import Listeners
 from argosy.cli.state import LEDGER_FILE, now_s
+from argosy.cli.tls import TlsError, certificate_of
 from argosy.control.scaling import Signals, signals_of
 from argosy.fleet.config import Fleet
 from argosy.fleet.messages import Key, ReplicaTable
@@ -189,6 +190,10 @@ class Gateways:
 
     async def _take_over(self, fleet: Fleet) -> None:
         """All or none: they listen when each of them is ready."""
+        try:
+            certificate_of(fleet.gateway.tls)
+        except TlsError as error:
+            raise GatewayStartError(f"gateway.tls: {error}") from error
         self._hold_budgets(fleet)
         numbers = range(len(self._listeners.groups))
         children: list[GatewayChild] = []

@@ -31,7 +31,7 @@ class Listeners:
             self.close()
             raise
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        self.url = f"http://{host}:{port}"
+        self.url = f"{'http' if settings.tls is None else 'https'}://{host}:{port}"
 
     def close(self) -> None:
         """New connections are refused from now on, once the processes have closed theirs."""

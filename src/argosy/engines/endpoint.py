@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from argosy.engines.port import Abilities
+from argosy.engines.port import THIS_MACHINE, Abilities, Place
 from argosy.fleet.config import EndpointEngine, EngineConfig, Model
 from argosy.fleet.messages import Command, Refusal, RefusalKind
 
@@ -41,7 +41,13 @@ class Endpoint:
         )
 
     def command(
-        self, config: EngineConfig, *, model: Model, weights: Path | None, threads: int
+        self,
+        config: EngineConfig,
+        *,
+        model: Model,
+        weights: Path | None,
+        threads: int,
+        place: Place = THIS_MACHINE,
     ) -> Command | None:
         return None
 

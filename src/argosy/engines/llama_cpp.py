@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from argosy.engines.port import Abilities
+from argosy.engines.port import THIS_MACHINE, Abilities, Place
 from argosy.fleet.config import EngineConfig, LlamaCppEngine, Model
 from argosy.fleet.messages import Command, Refusal
 
@@ -30,6 +30,7 @@ class LlamaCppSpec(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
     threads: int
     prefix_cache: bool
+    host: str = "127.0.0.1"  # that it binds
 
 
 class LlamaCpp:
@@ -54,7 +55,13 @@ class LlamaCpp:
         )
 
     def command(
-        self, config: EngineConfig, *, model: Model, weights: Path | None, threads: int
+        self,
+        config: EngineConfig,
+        *,
+        model: Model,
+        weights: Path | None,
+        threads: int,
+        place: Place = THIS_MACHINE,
     ) -> Command | None:
         assert isinstance(config, LlamaCppEngine)
         assert weights is not None, "needs_weights() is true, so weights were fetched"
@@ -65,6 +72,7 @@ class LlamaCpp:
             slots=config.slots,
             threads=config.threads or threads,
             prefix_cache=config.prefix_cache,
+            host=place.host,
         )
         module = "argosy.engines.llama_cpp_server"
         return Command(

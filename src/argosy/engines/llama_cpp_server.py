@@ -69,6 +69,7 @@ def _params(spec: LlamaCppSpec, xllamacpp: _Xllamacpp) -> _Xllamacpp:
     params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     params.cache_prompt = spec.prefix_cache
     params.cache_ram_mib = _PROMPT_CACHE_MIB if spec.prefix_cache else 0
+    params.hostnames = [spec.host]
     params.port = 0
     params.endpoint_metrics = True
     params.endpoint_slots = False  # it would show one client's prompt to another

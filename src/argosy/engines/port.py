@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from argosy.fleet.config import EngineConfig, Model
+from argosy.fleet.layout import Layout
 from argosy.fleet.messages import Command, Refusal
 
 
@@ -28,6 +29,21 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
     keeps_body: bool = False  # `adapt` changes nothing in a body that names the fleet's own model
 
 
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a replica is to run, as far as its command line depends on it."""
+
+    host: str = "127.0.0.1"  # it binds; NODE_HOST where its launcher starts it on other machines
+    chip: str | None = None  # as the catalogue names it; None: the processor
+    maker: str | None = None  # of the chip
+    layout: Layout = Layout()
+
+
+# In a command's words, for whoever starts it on a node to fill in: the node's own address, and a
+# port that is free there. A program that is told its port need not say its URL.
+NODE_HOST, NODE_PORT = "{host}", "{port}"
+THIS_MACHINE = Place()
+
+
 class Engine(Protocol):
     """One engine's adapter. Stateless: everything that it must know is in the arguments."""
 
@@ -39,9 +55,15 @@ class Engine(Protocol):
         ...
 
     def command(
-        self, config: EngineConfig, *, model: Model, weights: Path | None, threads: int
+        self,
+        config: EngineConfig,
+        *,
+        model: Model,
+        weights: Path | None,
+        threads: int,
+        place: Place = THIS_MACHINE,
     ) -> Command | None:
-        """How to start a replica; None when nothing is to be started."""
+        """How to start a replica; None when nothing is to be started, or its launcher knows."""
         ...
 
     def needs_weights(self) -> bool:

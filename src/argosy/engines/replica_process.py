@@ -33,6 +33,11 @@ def begin() -> Callable[[str], None]:
     return announce
 
 
+def url_of(host: str, port: int) -> str:
+    """For `announce`."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def take_signals() -> None:
     """Ignore SIGINT, die of SIGTERM; to be called again after a library took them."""
     # The kernel's own action, not a handler: Python runs no handler while llama.cpp, loading a

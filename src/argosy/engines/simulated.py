@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from argosy.engines.endpoint import read_openai_refusal
-from argosy.engines.port import Abilities
+from argosy.engines.port import THIS_MACHINE, Abilities, Place
 from argosy.fleet.config import EngineConfig, Model, SimulatedEngine
 from argosy.fleet.messages import Command, Refusal
 
@@ -16,6 +16,7 @@ class SimulatedSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str  # the name that it answers to
     engine: SimulatedEngine
+    host: str = "127.0.0.1"  # that it binds
 
 
 class Simulated:
@@ -40,10 +41,16 @@ class Simulated:
         )
 
     def command(
-        self, config: EngineConfig, *, model: Model, weights: Path | None, threads: int
+        self,
+        config: EngineConfig,
+        *,
+        model: Model,
+        weights: Path | None,
+        threads: int,
+        place: Place = THIS_MACHINE,
     ) -> Command | None:
         assert isinstance(config, SimulatedEngine)
-        spec = SimulatedSpec(model=model.name, engine=config)
+        spec = SimulatedSpec(model=model.name, engine=config, host=place.host)
         module = "argosy.engines.simulated_server"
         argument = msgspec.json.encode(spec).decode()
         return Command(argv=(sys.executable, "-P", "-m", module, argument), env={})

@@ -103,7 +103,8 @@ def main() -> None:
     """Serve until the parent is gone."""
     announce = replica_process.begin()
     spec = msgspec.json.decode(sys.argv[1], type=SimulatedSpec)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    family = socket.AF_INET6 if ":" in spec.host else socket.AF_INET
+    listener = socket.create_server((spec.host, 0), family=family, backlog=1024)
     config = uvicorn.Config(build_app(spec, listener, announce), log_level="warning")
     uvicorn.Server(config).run(sockets=[listener])
 
@@ -117,7 +118,7 @@ def build_app(
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         replica_process.take_signals()  # back from uvicorn, which wants a graceful end
         await asyncio.sleep(spec.engine.start_s)
-        announce(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        announce(replica_process.url_of(*listener.getsockname()[:2]))
         yield
 
     replica = Replica(spec)

@@ -40,6 +40,16 @@ class QueueTimeouts(Config, frozen=True, kw_only=True):
     ] = 600.0
 
 
+class Tls(Config, frozen=True, kw_only=True):
+    """The certificate that the gateway shows; its files are read again when they change."""
+
+    cert: Annotated[
+        str,
+        Meta(min_length=1, description="The file of its certificate and those above it, in PEM."),
+    ]
+    key: Annotated[str, Meta(min_length=1, description="The file of its private key, in PEM.")]
+
+
 class Gateway(Config, frozen=True, kw_only=True):
     """Where the gateway listens and what it puts up with from a client."""
 
@@ -50,6 +60,9 @@ class Gateway(Config, frozen=True, kw_only=True):
     port: Annotated[
         int, Meta(ge=0, le=65535, description="The TCP port to listen on; 0 takes a free one.")
     ] = 8000
+    tls: Annotated[
+        Tls | None, Meta(description="HTTPS, with this certificate; unset: HTTP in the clear.")
+    ] = None
     keys: Annotated[
         Literal["required", "none"],
         Meta(description="Whether a request needs an API key; none only on a loopback host."),

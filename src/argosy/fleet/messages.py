@@ -214,3 +214,4 @@ class RunFile(Message, frozen=True, kw_only=True):
     started_at_s: float  # the process's creation time: tells it from a stranger with its pid
     gateway_url: str
     operator_token: str  # opens /argosy/status; lives as long as the run
+    tls_cert: str | None = None  # the file of its certificate; None: it speaks no TLS

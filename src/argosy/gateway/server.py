@@ -12,6 +12,7 @@ import os
 import secrets
 import socket
 from collections.abc import Sequence
+from functools import partial
 
 from argosy.fleet.config import Fleet
 from argosy.fleet.messages import (
@@ -93,18 +94,20 @@ class Gateway:
         def connect() -> ClientConnection:
             return ClientConnection(self)
 
-        self._servers = [
-            await loop.create_server(connect, sock=listener, backlog=BACKLOG)
-            for listener in listeners
-        ] or [
-            await loop.create_server(
-                connect, settings.host, settings.port, backlog=BACKLOG, reuse_address=True
-            )
+        tls = self.wiring.tls
+        # A connection is one of ours when it has shaken hands; until then only this ends it.
+        patience_s = None if tls is None else settings.head_timeout_s
+        listen = partial(
+            loop.create_server, backlog=BACKLOG, ssl=tls, ssl_handshake_timeout=patience_s
+        )
+        self._servers = [await listen(connect, sock=listener) for listener in listeners] or [
+            await listen(connect, settings.host, settings.port, reuse_address=True)
         ]
         self._sweeper = loop.create_task(self._sweep_forever())
         self._started_s = loop.time()
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        self.url = f"http://{host}:{self._servers[0].sockets[0].getsockname()[1]}"
+        scheme = "http" if tls is None else "https"
+        self.url = f"{scheme}://{host}:{self._servers[0].sockets[0].getsockname()[1]}"
         return self.url
 
     async def retire(self, timeout_s: float) -> None:

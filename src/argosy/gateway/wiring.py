@@ -1,6 +1,7 @@
 """What the gateway is given by whoever starts it: functions, not rooms."""
 
 import random
+import ssl
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -30,4 +31,5 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     find_key_by_id: Callable[[str], Key | None] = _no_key  # of the owner of a batch
     batches: BatchApi | None = None  # None: their paths are unknown
     process: int = 0  # its number among the `processes` of the fleet file
+    tls: ssl.SSLContext | None = None  # None: in the clear
     collect: Collect | None = None  # asks all processes for the pages; None: there is but this one

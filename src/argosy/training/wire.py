@@ -66,7 +66,7 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An island lives, and asks for its next lease where it wants one; at least each lease_s / 3."""
+    """An island lives, and may ask for its next lease; sent at least every lease_s / 3."""
 
     island: str
     epoch: int
