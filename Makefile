@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: install serve test test-engines test-ray check bench bench-gateway bench-routing bench-simulator bench-reality bench-replays bench-fluid bench-autoscaling bench-spike bench-control bench-region-loss failover ray-failover clean
+.PHONY: install serve test test-engines test-ray check bench bench-gateway bench-routing bench-simulator bench-reality bench-replays bench-fluid bench-autoscaling bench-spike bench-control bench-region-loss bench-churn failover ray-failover clean
 
 install: $(VENV)/.serve
 
@@ -86,6 +86,9 @@ bench-control: $(VENV)/.dev  ## a tick of the control plane at 2,000 replicas on
 
 bench-region-loss: $(VENV)/.dev  ## a region and a cloud lost under load; see docs/REGIONS.md
 	@$(BIN)/python -m bench.region_loss $(ARGS)
+
+bench-churn: $(VENV)/.dev  ## an hour of killed replicas and lost clouds: is memory bounded?
+	@$(BIN)/python -m bench.churn $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -102,7 +102,7 @@ def main() -> None:
     print(f"{time.strftime('%Y-%m-%d %H:%M')}, {os.cpu_count()} cores, "
           f"load before: {os.getloadavg()[0]:.1f}")  # fmt: skip
     with running() as (state, url):
-        keys = {tier: _key(state, tenant, tier) for tier, (tenant, _) in TIERS.items()}
+        keys = {tier: key_of(state, tenant, tier) for tier, (tenant, _) in TIERS.items()}
         time.sleep(1.0)  # processes of the gateway look for new keys
         load = asyncio.run(_loaded(fleet, state, url, keys, options))
         seen = records_of(state)
@@ -139,12 +139,12 @@ def _until_ready(state: Path, log: Path) -> str:
     while time.monotonic() < until_s:
         time.sleep(0.2)
         found = re.search(r"^Argosy serves .* at (http://\S+)$", log.read_text(), re.MULTILINE)
-        if found and all(row["state"] == "ready" for row in _rows(state, found[1])):
+        if found and all(row["state"] == "ready" for row in rows(state, found[1])):
             return found[1]
     raise SystemExit(f"not all was ready in {_START_S:g} s:\n{log.read_text()}")
 
 
-def _rows(state: Path, url: str) -> list[Mapping[str, Any]]:
+def rows(state: Path, url: str) -> list[Mapping[str, Any]]:
     """The replicas, as `argosy status --json` shows them."""
     import httpx
 
@@ -154,7 +154,7 @@ def _rows(state: Path, url: str) -> list[Mapping[str, Any]]:
     return [row["replica"] for row in answer.json()["replicas"]]
 
 
-def _key(state: Path, tenant: str, tier: str) -> str:
+def key_of(state: Path, tenant: str, tier: str) -> str:
     said = subprocess.check_output(
         [*_ARGOSY, "keys", "create", "--tenant", tenant, "--tier", tier, "--name", tenant,
          "--state", str(state), "--json"]
@@ -201,7 +201,7 @@ async def _loaded(
     streams = []
     for one in load.asked:
         await asyncio.sleep(one.at_s - (time.monotonic() - began_s))
-        streams.append(asyncio.create_task(_stream(one, url, keys[one.tier], began_s)))
+        streams.append(asyncio.create_task(stream(one, url, keys[one.tier], began_s)))
     await asyncio.gather(*streams, breaking)
     watching.cancel()
     return load
@@ -224,13 +224,13 @@ async def _break(
 async def _watch(fleet: Fleet, state: Path, url: str, began_s: float, load: Load) -> None:
     clouds = {pool.name: str(pool.region).split("/")[0] for pool in fleet.pools}
     while True:
-        rows = await asyncio.to_thread(_rows, state, url)
-        ready = Counter(clouds[row["pool"]] for row in rows if row["state"] == "ready")
+        found = await asyncio.to_thread(rows, state, url)
+        ready = Counter(clouds[row["pool"]] for row in found if row["state"] == "ready")
         load.ready.append((time.monotonic() - began_s, ready))
         await asyncio.sleep(_STATUS_EVERY_S)
 
 
-async def _stream(one: Asked, url: str, key: str, began_s: float) -> None:
+async def stream(one: Asked, url: str, key: str, began_s: float) -> None:
     """Never raises for what the gateway does."""
     try:
         async with asyncio.timeout(60.0):
