@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: install serve test test-engines test-ray check bench bench-gateway bench-routing bench-simulator bench-reality bench-replays bench-fluid bench-autoscaling bench-spike bench-control bench-region-loss bench-churn failover ray-failover clean
+.PHONY: install serve test laws test-engines test-ray check bench bench-gateway bench-routing bench-simulator bench-reality bench-replays bench-fluid bench-autoscaling bench-spike bench-control bench-region-loss bench-churn failover ray-failover clean
 
 install: $(VENV)/.serve
 
@@ -33,6 +33,9 @@ test: $(VENV)/.dev      ## the default suite, about eight minutes on two cores
 	@$(BIN)/argosy simulate examples/five-makers.yaml --until 1 --no-interval >/dev/null
 	@$(BIN)/python -m pytest -q tests/control tests/launchers  # they count processes: alone
 	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --ignore=tests/control --ignore=tests/launchers
+
+laws: $(VENV)/.dev      ## the laws on examples that no run before had
+	@ARGOSY_LAWS=chance $(BIN)/python -m pytest -q -n 2 tests/laws $(ARGS)
 
 test-engines: $(VENV)/.dev  ## llama.cpp and a real vLLM as each other's spare; see docs/ENGINES.md
 	@$(BIN)/python -m pytest -q -s -m engines tests/system/test_unlike_engines.py $(ARGS)

@@ -1,11 +1,21 @@
-"""What every room's tests share: the weights of a real model, fetched once per machine."""
+"""What every room's tests share: the weights of a real model, fetched once per machine.
 
+Laws take the same examples in each run, so that a change is judged by what it changed; `make laws`
+takes others each time (ARGOSY_LAWS=chance).
+"""
+
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from argosy.engines.weights import default_cache, fetch
 from argosy.fleet.config import Model
+
+settings.register_profile("same", derandomize=True)
+settings.register_profile("chance", print_blob=True)
+settings.load_profile(os.environ.get("ARGOSY_LAWS", "same"))
 
 
 @pytest.fixture(scope="session")
