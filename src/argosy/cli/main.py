@@ -13,6 +13,7 @@ from argosy.cli.events import events
 from argosy.cli.explain import explain
 from argosy.cli.fetch import fetch
 from argosy.cli.gateway import gateway
+from argosy.cli.goodput import goodput
 from argosy.cli.keys import keys
 from argosy.cli.plan import plan
 from argosy.cli.pretend import pretend
@@ -49,6 +50,7 @@ app.command()(check)
 app.command()(schema)
 app.command()(render)
 app.command()(simulate)
+app.command()(goodput)
 app.add_typer(plan)
 app.command()(usage)
 app.command()(explain)

@@ -1,0 +1,39 @@
+"""How much each island trains, when a round closes, what a delta counts, which one is not believed.
+
+Belongs here: decisions about islands of unlike and changing speed, as pure functions of what is
+known. Does not: leases and their ledger, bytes, the arithmetic of a round (`training/outer`). The
+syncer and a simulated run call the same. Read `views.py`, then `rations.py` and `rounds.py`.
+"""
+
+from argosy.policies.elasticity.rations import blocks_of_lease, rations
+from argosy.policies.elasticity.rounds import closing, momentum_of, weights
+from argosy.policies.elasticity.trust import Distrust, Trusted, trust
+from argosy.policies.elasticity.views import (
+    Close,
+    Counted,
+    DeltaSeen,
+    DeltaWeight,
+    ElasticitySettings,
+    IslandSeen,
+    RoundView,
+    Wait,
+)
+
+__all__ = [
+    "Close",
+    "Counted",
+    "DeltaSeen",
+    "DeltaWeight",
+    "Distrust",
+    "ElasticitySettings",
+    "IslandSeen",
+    "RoundView",
+    "Trusted",
+    "Wait",
+    "blocks_of_lease",
+    "closing",
+    "momentum_of",
+    "rations",
+    "trust",
+    "weights",
+]
