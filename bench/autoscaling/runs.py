@@ -1,13 +1,14 @@
 """One rule on one case, simulated; and the rules by name."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
 from msgspec.structs import replace
 
 from argosy.policies.autoscaling import Decision, Demand, ModelView, Settings
+from argosy.policies.capacity import World
 from argosy.simulator.scaling import PolicyScaler, Scaler
 from argosy.simulator.serving import simulate
 from bench.autoscaling import peers
@@ -42,8 +43,9 @@ class Ours(PolicyScaler):
         super().__init__({"chat@pool": case.tuned.sustains}, settings)
         self._before = case.before
 
-    def decide(self, view: ModelView) -> Decision:
-        return super().decide(replace(view, history=joined(self._before, view.history)))
+    def decide_all(self, views: Sequence[ModelView], world: World) -> tuple[Decision, ...]:
+        known = [replace(one, history=joined(self._before, one.history)) for one in views]
+        return super().decide_all(known, world)
 
 
 def joined(before: Demand, after: Demand) -> Demand:

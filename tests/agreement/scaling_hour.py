@@ -4,6 +4,7 @@ The simulator decides and its replicas follow; the live side is told the same ho
 processes, one of which dies and is replaced, and says what it would have decided.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -21,6 +22,7 @@ from argosy.gateway.arrivals import Arrivals
 from argosy.observability.counts import Counts, MetricsSnapshot, merged
 from argosy.observability.metrics import GatewayMetrics
 from argosy.policies.autoscaling import Decision, ModelView, Settings, Sustains
+from argosy.policies.capacity import World
 from argosy.simulator.outcomes import DONE
 from argosy.simulator.scaling import PolicyScaler
 from argosy.simulator.scenario import Loss, scenario_of, slowed, with_step_times
@@ -78,7 +80,8 @@ class Asked(PolicyScaler):
         self.run: Run | None = None
         self._read = 0
 
-    def decide(self, view: ModelView) -> Decision:
+    def decide_all(self, views: Sequence[ModelView], world: World) -> tuple[Decision, ...]:
+        (view,) = views
         replicas = self._replicas()
         deployments = tuple(
             replace(one, waiting=sum(max(0, in_flight - (one.slots or 0))
@@ -86,9 +89,9 @@ class Asked(PolicyScaler):
             for one in view.deployments
         )  # fmt: skip
         view = replace(view, deployments=deployments)
-        decision = super().decide(view)
+        (decision,) = super().decide_all((view,), world)
         self.looks.append(Look(view, decision, self._ended(), replicas))
-        return decision
+        return (decision,)
 
     def _ended(self) -> list[tuple[float, int, int]]:
         assert self.run is not None
@@ -213,6 +216,8 @@ class Told:
         self.in_flight.update({name: count for name, _, _, _, count in look.replicas})
         self.observe_changes(look, at_s)
         told = (self.signals(at_s),) if number % self.every == 0 else ()
+        unseen = {one.name.partition("@")[2] for one in look.view.deployments if not one.max}
+        self.scaler.cut_off(frozenset(unseen))
         [decided] = self.scaler.decide(look.view.now_s, table_of(look), *told)
         self.decisions.append(decided.decision)
         self.views.append(self.scaler.view("chat", look.view.now_s))

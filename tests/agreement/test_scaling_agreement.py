@@ -9,8 +9,9 @@ from msgspec.structs import replace
 from scaling_hour import SUSTAINS, Hour, Told, live_fleet, simulated
 
 from argosy.control.scaling import demands
+from argosy.fleet.demand import Nodes
 from argosy.policies.autoscaling import Decision, ModelView, Settings
-from argosy.simulator import scaling
+from argosy.simulator import seen
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_an_hour_is_decided_alike(hour, told):
     assert told.decisions == said(hour)
     assert len(told.decisions) > 340
     targets = [tuple(one.replicas for one in decision.targets) for decision in told.decisions]
-    assert len(set(targets)) > 10  # it had something to decide
+    assert len(set(targets)) > 7  # it had something to decide
     assert any(decision.is_panic for decision in told.decisions)
 
 
@@ -59,10 +60,10 @@ def test_another_control_plane_that_takes_over_decides_as_the_first_would(begin)
 
 
 def test_times_are_cut_alike():
-    assert demands.STEP_S == scaling.RECENT_STEP_S
-    assert demands.RECENT_STEPS == scaling.RECENT_STEPS
-    assert demands.MINUTE_S == scaling.HISTORY_STEP_S
-    assert scaling.Seen.WHAT == demands.WHAT
+    assert demands.STEP_S == seen.RECENT_STEP_S
+    assert demands.RECENT_STEPS == seen.RECENT_STEPS
+    assert demands.MINUTE_S == seen.HISTORY_STEP_S
+    assert seen.Seen.WHAT == demands.WHAT
 
 
 # An alteration of one side shows.
@@ -80,11 +81,21 @@ def cheaper(**changes):
         {"settings": Settings(decision_s=20.0)},
         {"fleet": cheaper(start_s=90.0)},
         {"fleet": cheaper(region="aws/us-east-1")},
+        {"fleet": cheaper(nodes=Nodes(max=1, chips_per_node=4))},
         {"sustains": {**SUSTAINS, "chat@far": SUSTAINS["chat@near"]}},
         {"forgets_the_dead": True},
         {"every": 2},
     ],
-    ids=["quantile", "decision_s", "start_s", "region", "sustains", "the dead", "every other"],
+    ids=[
+        "quantile",
+        "decision_s",
+        "start_s",
+        "region",
+        "chips",
+        "sustains",
+        "the dead",
+        "every other",
+    ],
 )
 def test_an_alteration_of_the_live_side_shows(begin, altered):
     assert Told(begin, **altered).run().decisions != said(begin)

@@ -19,7 +19,8 @@ from argosy.fleet.config import SimulatedEngine
 from argosy.fleet.messages import Replica, ReplicaTable
 from argosy.observability.counts import Asked
 from argosy.policies.autoscaling import Decision as Scaling
-from argosy.policies.autoscaling import Logged, Target
+from argosy.policies.autoscaling import Target
+from argosy.policies.capacity import Closed, Logged
 from argosy.store.control import Fenced
 from argosy.store.decisions import Decision, DecisionLog
 from argosy.store.leases import acquire
@@ -39,9 +40,21 @@ deployments:
 BEGAN_S = 1_000_000.0 // 60 * 60
 
 
-def decided(minutes: int = 20) -> list[ModelDecision]:
+TWO = FLEET.replace(
+    "start_s: 5}", "start_s: 5}, {name: there, launcher: {kind: local}, start_s: 5}"
+)
+TWO += """
+  - {model: chat, pool: there, replicas: 1, autoscale: {min: 0, max: 9},
+     engine: {kind: simulated, slots: 4, decode_tokens_per_s: 20}}
+"""
+
+
+def decided(
+    minutes: int = 20, fleet: str = FLEET, closed: tuple[Closed, ...] = ()
+) -> list[ModelDecision]:
     """A rising demand, from tick to tick, with one replica that is ready."""
-    scaler, count, found = LiveScaler(load.parse(FLEET, source="live.yaml")), 0, []
+    scaler, count, found = LiveScaler(load.parse(fleet, source="live.yaml")), 0, []
+    scaler.constrain(closed=closed)
     row = Replica(name="chat-1", deployment="chat@here", model="chat", pool="here",
                   engine=SimulatedEngine(), state="ready")  # fmt: skip
     for step in range(6 * minutes):
@@ -103,6 +116,17 @@ def test_each_that_was_logged_is_decided_the_same_again_and_told_in_words(argosy
     assert "chat@here" in said.output
     listed = argosy("events", "--kind", "scale").output.splitlines()
     assert [int(line.split()[0]) for line in listed] == list(range(1, len(new) + 1))
+
+
+def test_where_replicas_were_placed_is_told_and_decided_again_too(argosy, log):
+    full = Closed(pool="here", why="has no room")
+    new = [one for one in decided(12, TWO, (full,)) if one.given is not None]
+    log(("scale", inputs_of(next(one for one in new if one.decision.targets[1].replicas))))
+    said = argosy("explain", "--decision", "1").output
+    assert "Where, and why:" in said
+    assert "chat@here (here has no room): stay" in said
+    assert "(cheapest, after chat@here (has no room))" in said
+    assert "Replayed through autoscaling and placement: the same decision" in said
 
 
 def test_one_that_the_policy_would_decide_otherwise_is_told_to_be_so(argosy, log):

@@ -2,11 +2,13 @@
 
 import asyncio
 
+import msgspec
+
 from argosy.control.hearing import SILENT_S, Hearing, Report
 from argosy.control.publication import Publication
 from argosy.control.scaling import Signals
 from argosy.control.scaling.signals import ReplicaSignals
-from argosy.fleet.messages import ReplicaTable
+from argosy.fleet.messages import Key, LiveKeys, ReplicaTable
 
 
 class Now:
@@ -99,6 +101,28 @@ def test_a_newer_table_is_told_at_once_and_an_older_one_never():
         await asyncio.sleep(0.01)
         publication.offer(ReplicaTable(version=9, replicas=()))
         assert (await asyncio.wait_for(waits, 1.0)).newest == 9
+
+    asyncio.run(story())
+
+
+def test_keys_are_told_when_they_change_and_only_to_whom_takes_them():
+    key = Key(id="k", sha256="s", tenant="acme", tier="batch", name="n", created_at_s=0.0)
+
+    async def story():
+        publication = Publication(asyncio.get_running_loop().time)
+        publication.wait_s_max = 0.02
+        publication.offer_keys(LiveKeys(revision=3, keys=(key,)))
+        publication.offer_keys(LiveKeys(revision=2, keys=()))
+        told = await publication.news(report(0, keys=0), leader=lambda: None)
+        assert msgspec.json.decode(told.keys, type=LiveKeys).keys == (key,)
+        for knows in (report(0, keys=3), report(0)):
+            assert bytes((await publication.news(knows, leader=lambda: None)).keys) == b"null"
+        publication.wait_s_max = 10.0
+        waits = asyncio.create_task(publication.news(report(0, keys=3), leader=lambda: None))
+        await asyncio.sleep(0.01)
+        publication.offer_keys(LiveKeys(revision=4, keys=()))
+        revoked = await asyncio.wait_for(waits, 1.0)
+        assert msgspec.json.decode(revoked.keys, type=LiveKeys).keys == ()
 
     asyncio.run(story())
 

@@ -39,10 +39,15 @@ def test_a_replica_that_found_no_room_for_long_starts_at_once_after_its_first_fa
     assert max(b - a for a, b in pairwise(tries)) < 40.0
     assert len(tries) < 120, "one that comes late is not asked for all the time"
     assert record.crash_loop is None
+    assert record.row.restarts == 0, "it was never there"
     record = tried(record, now_s, SeenReplica(is_accepted=True, observed_at_s=now_s))
     ended = ObservedReplica(name="m-1", generation="g", state="ended", detail="killed")
     record = tried(record, now_s + 1, SeenReplica(observed=ended, observed_at_s=now_s + 1))
     assert record.not_before_s < now_s + 2
+    record = tried(record, now_s + 2, SeenReplica(is_stopped=True, observed_at_s=now_s + 2))
+    again_s = record.not_before_s
+    record = tried(record, again_s, SeenReplica(observed_at_s=again_s))
+    assert record.row.restarts == 1, "it was there, and died"
 
 
 class Nodes:

@@ -18,6 +18,7 @@ from argosy.policies.elasticity import (
     Wait,
     blocks_of_lease,
     closing,
+    lr_of,
     momentum_of,
     rations,
     trust,
@@ -136,6 +137,21 @@ def test_weights_sum_to_the_share_of_a_full_round(deltas, tokens_full):
     assert momentum_of(0.9, answer.share) <= 1
 
 
+@given(
+    st.floats(0.1, 1.0),
+    st.floats(0.0, 0.95),
+    st.lists(st.floats(0.05, 1.0), min_size=1, max_size=6),
+)
+def test_a_delta_moves_the_parameters_as_far_in_rounds_of_any_size(lr, momentum, shares):
+    moved = velocity = 0.0  # as training/outer/step.py has it, of one value
+    for number, share in enumerate([*shares, *[1.0] * 500]):
+        delta = 1.0 if number == 0 else 0.0
+        decay = momentum_of(momentum, share)
+        moved += lr_of(lr, momentum, share) * (velocity + (1 + decay) * delta)
+        velocity = decay * (velocity + decay * delta)
+    assert math.isclose(moved, lr / (1 - momentum), rel_tol=1e-6)
+
+
 @given(counted)
 def test_the_staler_of_two_equal_deltas_counts_less(deltas):
     answer = weights([*deltas, deltas[0], Counted(tokens=deltas[0].tokens, staleness=9)], SETTINGS)
@@ -160,13 +176,13 @@ deltas_alike = st.lists(
 )
 
 
-@given(deltas_alike, st.floats(0.5, 4.0), st.floats(0.0, 1.0))
+@given(deltas_alike, st.floats(1e-6, 4.0), st.floats(0.0, 1.0))
 def test_a_delta_like_the_others_is_believed(recent, norm, cosine):
     seen = DeltaSeen(island="a", norm=norm, steps=10, cosine=cosine)
     assert trust(seen, recent, SETTINGS) == Trusted()
 
 
-@given(deltas_alike, st.sampled_from([math.nan, math.inf, 1e6, 1e-6]))
+@given(deltas_alike, st.sampled_from([math.nan, math.inf, 1e6, 0.0]))
 def test_a_delta_of_a_wild_size_is_refused_with_a_reason(recent, norm):
     seen = DeltaSeen(island="a", norm=norm, steps=10)
     answer = trust(seen, recent, SETTINGS)
@@ -174,7 +190,7 @@ def test_a_delta_of_a_wild_size_is_refused_with_a_reason(recent, norm):
     assert "a" in answer.reason
 
 
-@given(deltas_alike, st.floats(-1.0, -0.6))
+@given(deltas_alike, st.floats(-1.0, -0.13))
 def test_a_delta_against_all_others_is_refused_once_it_is_known_what_is_usual(recent, cosine):
     answer = trust(DeltaSeen(island="a", norm=1.5, steps=10, cosine=cosine), recent, SETTINGS)
     known = [seen for seen in recent if seen.cosine is not None]

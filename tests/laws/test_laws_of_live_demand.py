@@ -11,7 +11,7 @@ from argosy.control.scaling.signals import Signals
 from argosy.fleet.messages import Usage
 from argosy.gateway.arrivals import Arrivals
 from argosy.observability.counts import Asked
-from argosy.simulator.scaling import Seen
+from argosy.simulator.seen import Seen
 
 heard = st.lists(
     st.tuples(

@@ -78,6 +78,21 @@ def tick_of(seed: int) -> Tick:
     )
 
 
+def bounded(seed: int) -> Tick:
+    """The same where many options are kept, or have no more than so many."""
+    tick, chance = tick_of(seed), random.Random(seed + 1)
+    free = {pool.name: pool.chips for pool in tick.pools}
+    options: list[OptionView] = []
+    for one in tick.options:
+        least = chance.choice([0, 0, 0, 1, 2])
+        if free[one.pool] < least * one.chips:
+            least = 0
+        free[one.pool] -= least * one.chips
+        most = chance.choice([None, least, least + 1, least + 3])
+        options.append(replace(one, least=least, most=most))
+    return replace(tick, options=tuple(options))
+
+
 def pools_of(chance: random.Random) -> list[PoolView]:
     clouds = "abc"[: chance.randint(1, 3)]
     chips = (4, 24) if chance.random() < 0.4 else (16, 64)
@@ -156,8 +171,8 @@ class Exact:
             return self.solver.getInfo().objective_function_value
         return None
 
-    def column(self, cost: float, most: float, *, whole: bool = False) -> int:
-        self.solver.addCol(cost, 0, most, 0, [], [])
+    def column(self, cost: float, most: float, *, whole: bool = False, least: int = 0) -> int:
+        self.solver.addCol(cost, least, most, 0, [], [])
         if whole:
             self.solver.changeColIntegrality(self.count, highspy.HighsVarType.kInteger)
         self.count += 1
@@ -175,7 +190,12 @@ class Exact:
             pool = self.pools[one.pool]
             near = {where for n in self.tick.needs if n.model == one.model for where in n.regions}
             most = pool.chips // one.chips if pool.region in near else 0
-            column = self.column(0, placed[key(one)] if fixed else most, whole=True)
+            least = one.least if pool.region in near else 0
+            if one.most is not None:
+                most = min(most, one.most)
+            if fixed:
+                most, least = placed[key(one)], 0
+            column = self.column(0, most, whole=True, least=least)
             start_usd = TUNING.move_usd_per_chip + price(pool) * pool.start_s / 3600
             starts = self.column(one.chips * start_usd * 3600 / TUNING.stay_s, INF)
             self.row([(starts, 1), (column, -1)], -up[key(one)], INF)
@@ -264,6 +284,39 @@ def test_a_placement_is_within_five_percent_of_the_exact_one_or_says_why(seed):
         usd = Exact(tick, found).usd()  # with its replicas all needs are met, in every loss
         assert usd is not None
         assert usd <= 1.05 * exact + 1e-6 or found.dear is not None
+
+
+@few
+@given(seeds)
+def test_so_is_one_of_options_that_have_bounds(seed):
+    tick = bounded(seed)
+    exact = Exact(tick).usd()
+    found = place(tick, tuning=TUNING)
+    assert bool(found.short) == (exact is None)
+    if exact is not None:
+        usd = Exact(tick, found).usd()
+        assert usd is not None
+        assert usd <= 1.05 * exact + 1e-6 or found.dear is not None
+
+
+@given(seeds)
+@settings(max_examples=25, derandomize=True, deadline=None)
+def test_bounds_of_options_are_kept_whatever_is_needed(seed):
+    tick = bounded(seed)
+    found = place(tick, tuning=TUNING)
+    counts = Counter({key(one): one.replicas for one in found.replicas})
+    regions = {pool.name: pool.region for pool in tick.pools}
+    for one in tick.options:
+        near = {where for n in tick.needs if n.model == one.model for where in n.regions}
+        if near and regions[one.pool] in near:
+            most = counts[key(one)] if one.most is None else one.most
+            assert one.least <= counts[key(one)] <= most
+    used = chips_used(tick, found)
+    assert all(used[pool.name] <= pool.chips for pool in tick.pools)
+    for change in found.changes:
+        assert change.after == counts[key(change)]
+    again = place(next_tick(tick, found), tuning=TUNING)
+    assert again.usd_per_hour <= found.usd_per_hour + 1e-6 or again.short != found.short
 
 
 @given(seeds)

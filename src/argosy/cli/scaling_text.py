@@ -12,7 +12,8 @@ import typer
 from argosy.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from argosy.policies.autoscaling import Decision, DeploymentView, Given, Logged
+    from argosy.policies.autoscaling import Decision, DeploymentView, Given
+    from argosy.policies.capacity import Logged, Placing
     from argosy.store.decisions import LoggedDecision
 
 
@@ -27,7 +28,7 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
 
 def logged_of(one: "LoggedDecision") -> "Logged | None":
     """What the autoscaling logged; None of other decisions, and where its inputs were left out."""
-    from argosy.policies.autoscaling import Logged
+    from argosy.policies.capacity import Logged
 
     if one.kind != "scale" or one.inputs is None:
         return None
@@ -39,7 +40,7 @@ def logged_of(one: "LoggedDecision") -> "Logged | None":
 
 def replay(one: "LoggedDecision") -> Replayed:
     """Decide it again from what was logged."""
-    from argosy.policies.autoscaling import replayed
+    from argosy.policies.capacity import replayed
 
     if one.kind != "scale":
         why = f"a decision of kind {one.kind} is not replayed: its reason is all that is logged"
@@ -48,15 +49,16 @@ def replay(one: "LoggedDecision") -> Replayed:
     if logged is None:
         why = "the log has not (or no longer) what it was made from: there is nothing to replay"
         return Replayed(logged=None, again=None, same=None, why=why)
-    if logged.given is None:
+    again = replayed(logged)
+    if again is None:
         why = "the rule was not asked, its reason says why: there is nothing to replay"
         return Replayed(logged=logged.decision, again=None, same=None, why=why)
-    again = replayed(logged.given)
+    both = "the autoscaling policy" if logged.placing is None else "autoscaling and placement"
     return Replayed(
         logged=logged.decision,
         again=again,
         same=again == logged.decision,
-        why="replayed through the autoscaling policy: "
+        why=f"replayed through {both}: "
         + ("the same decision" if again == logged.decision else "ANOTHER DECISION"),
     )
 
@@ -70,6 +72,8 @@ def print_logged(one: "LoggedDecision") -> None:
     if logged is not None and logged.given is not None:
         _print_loads(logged.decision, logged.given)
         _print_replicas(logged.decision, logged.given)
+        if logged.placing is not None:
+            _print_placing(logged.decision, logged.placing)
     typer.echo(f"{found.why[0].upper()}{found.why[1:]}.")
     if found.same is False and found.again is not None:
         for target in found.again.targets:
@@ -101,6 +105,20 @@ def _print_replicas(decided: "Decision", given: "Given") -> None:
         (*names, "start p95 (s)", "in flight"),
         [_row(one, targets.get(one.name)) for one in given.view.deployments],
     )
+    typer.echo()
+
+
+def _print_placing(decided: "Decision", placing: "Placing") -> None:
+    pools = {one.deployment: one.pool for one in placing.world.sites}
+    closed = {one.pool: one.why for one in placing.world.closed}
+    typer.echo("Where, and why:")
+    for one in decided.targets:
+        pool = pools[one.deployment]
+        shut = f" ({pool} {closed[pool]})" if pool in closed else ""
+        typer.echo(f"  {one.deployment}{shut}: {one.reason.rpartition(': ')[0]}")
+    if placing.others:
+        names = ", ".join(sorted(one.model for one in placing.others))
+        typer.echo(f"  Placed together with {names}, which may run on the same pools.")
     typer.echo()
 
 

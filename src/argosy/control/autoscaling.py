@@ -1,13 +1,14 @@
-"""Asks the gateways what is asked for, and the policy how many replicas that takes; for ever.
+"""Asks the gateways what is asked for, and the policies how many replicas that takes, and where.
 
 Owns the rhythm: a tick each ten seconds for all models, a look each second at those that requests
-wait for; a replica that is new is timed first. What is decided is `policies/autoscaling`'s; what
-was learned, `scaling/`'s.
+wait for; a replica that is new is timed first; and which pools are closed: drained, in quarantine,
+or without room of late. What is decided is `policies/capacity`'s; what was learned, `scaling/`'s.
 """
 
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import msgspec
@@ -17,12 +18,13 @@ from argosy.control.scaling import LiveScaler, ModelDecision, Signals, Subject, 
 from argosy.engines.registry import adapter
 from argosy.fleet.config import Fleet
 from argosy.fleet.messages import Replica
-from argosy.policies.autoscaling import Logged
+from argosy.policies.capacity import Closed, Logged
 
 logger = logging.getLogger(__name__)
 _LOOK_EVERY_S = 1.0  # whether somebody waits
 _CUT_OFF_S = 3.0  # after a pool is seen again: until then what is gone there is noticed
 _INPUTS_BYTES_MAX = 2**20  # of one decision in the log
+_LARGE = 4  # deployments to be placed: beyond these (some 10 ms) it is done in a thread
 
 Hear = Callable[[], Awaitable[Sequence[Signals]]]  # of each gateway
 
@@ -40,6 +42,7 @@ class Autoscaling:
         self._running: asyncio.Task[None] | None = None
         self._tried: dict[str, asyncio.Task[None]] = {}  # timings, by deployment
         self._unseen_at_s: dict[str, float] = {}  # pools, when they last could not be seen
+        self._full_until_s: dict[str, float] = {}  # pools that had no room
 
     def start(self, fleet: Fleet) -> None:
         """From now on, where the fleet has anything to scale."""
@@ -60,13 +63,14 @@ class Autoscaling:
             try:
                 await self._look()
                 now_s = self._controller.now_s()
+                is_new = self._constrain(now_s)
                 if self._is_newly_cut_off(now_s):
                     decide_at_s = now_s + _LOOK_EVERY_S  # when probes have told as well
-                elif now_s >= decide_at_s:
+                elif is_new or now_s >= decide_at_s:
                     decide_at_s = now_s + self.scaler.settings.decision_s
-                    self._decide(now_s, None)
+                    await self._decide(now_s, None)
                 elif waited_for := self.scaler.is_wanted_at_once():
-                    self._decide(now_s, waited_for)
+                    await self._decide(now_s, waited_for)
             except Exception:
                 logger.exception("Autoscaling failed; it is tried again")
             await asyncio.sleep(_LOOK_EVERY_S)
@@ -89,8 +93,37 @@ class Autoscaling:
         self.scaler.cut_off(frozenset(self._unseen_at_s))
         return not known.issuperset(self._unseen_at_s)
 
-    def _decide(self, now_s: float, models: Collection[str] | None) -> None:
-        for one in self.scaler.decide(now_s, self._controller.table, models=models):
+    def _constrain(self, now_s: float) -> bool:
+        """Tell the scaler which pools are closed and what is held; whether any of it is new."""
+        controller, found = self._controller, dict[str, Closed]()
+        retry_s = self.scaler.settings.retry_s
+        for pool in controller.no_room:
+            self._full_until_s.setdefault(pool, now_s + retry_s)
+        for pool, until_s in list(self._full_until_s.items()):
+            if until_s <= now_s and pool not in controller.no_room:
+                del self._full_until_s[pool]
+        for pool in sorted(self._full_until_s):
+            found[pool] = Closed(pool=pool, why="has no room")
+        for pool in sorted(controller.quarantines.pools()):
+            found[pool] = Closed(pool=pool, why="is in quarantine", is_left=True)
+        for pool in sorted(controller.drains.pools):
+            found[pool] = Closed(pool=pool, why="is drained", is_left=True)
+        refused = Counter(
+            record.spec.deployment
+            for record in controller.records.values()
+            if record.life == "down" and record.spec.pool in self._full_until_s
+        )
+        return self.scaler.constrain(
+            closed=tuple(found.values()), held=controller.held, refused=refused
+        )
+
+    async def _decide(self, now_s: float, models: Collection[str] | None) -> None:
+        asked = self.scaler.ask(now_s, self._controller.table, models=models)
+        if asked.size > _LARGE:
+            decisions = await asyncio.to_thread(asked.decided)
+        else:
+            decisions = asked.decided()
+        for one in self.scaler.tell(asked, decisions):
             self._controller.target(
                 # A pool that is cut off fills again to what was wanted there before.
                 {
@@ -136,7 +169,8 @@ class Autoscaling:
 
 def inputs_of(one: ModelDecision) -> bytes:
     """For the log: what it was decided from, where it is not too large."""
-    said = msgspec.json.encode(Logged(decision=one.decision, given=one.given))
+    logged = Logged(decision=one.decision, given=one.given, placing=one.placing)
+    said = msgspec.json.encode(logged)
     if len(said) <= _INPUTS_BYTES_MAX:
         return said
     return msgspec.json.encode(Logged(decision=one.decision))

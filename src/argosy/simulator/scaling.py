@@ -6,13 +6,13 @@ decision takes effect, as live); and the looks at the fleet in virtual time. A r
 is up after its pool's `start_s`; one that goes gets no new requests and is off once its last has
 ended. Where its domain is lost it does not start before that is back.
 
-Decides nothing: `Scaler.decide` does, the live policy's own text in `PolicyScaler`.
+Decides nothing: `Scaler.decide` does, the live policies' own text in `PolicyScaler`.
 """
 
 import heapq
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -20,8 +20,8 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from argosy.policies.autoscaling import (
+    Ask,
     Decision,
-    Demand,
     DeploymentView,
     DomainKind,
     Event,
@@ -29,16 +29,17 @@ from argosy.policies.autoscaling import (
     ScaleState,
     Settings,
     Sustains,
+    asked,
+    remembering,
     scale,
 )
+from argosy.policies.capacity import World, decided, world_of
 from argosy.simulator import driver
 from argosy.simulator.outcomes import DONE
 from argosy.simulator.scenario import Bounds, Group, Scenario
+from argosy.simulator.seen import Seen
 
 AGE_S = 1.0  # from what is seen to what is done about it: a scrape and a tick of the control plane
-RECENT_STEP_S = 10.0
-RECENT_STEPS = 30
-HISTORY_STEP_S = 60.0
 _BATCH = 2  # the batch tier's rank
 _DOMAINS: tuple[DomainKind, ...] = ("cloud", "maker", "region", "pool")
 _OFF, _STARTING, _UP, _DRAINING, _LOST = 0, 1, 2, 3, 4
@@ -69,8 +70,17 @@ class Scaler(Protocol):
         ...
 
 
+@runtime_checkable
+class FleetScaler(Scaler, Protocol):
+    """One that decides on all models of a look at once, and knows the pools."""
+
+    def decide_all(self, views: Sequence[ModelView], world: World) -> Sequence[Decision]:
+        """Of each model."""
+        ...
+
+
 class PolicyScaler:
-    """The live policy, with its memory of each model; for one simulation."""
+    """The live policies, with their memory of each model; for one simulation."""
 
     def __init__(
         self,
@@ -95,11 +105,24 @@ class PolicyScaler:
         return self._sustains[group.name]
 
     def decide(self, view: ModelView) -> Decision:
-        """The policy's decision."""
+        """Of one model alone, where nothing is known of pools."""
         state = self._states.get(view.model, ScaleState())
         view = replace(view, events=self._events)
         self._states[view.model], decision = scale(state, view, self.settings)
         return decision
+
+    def decide_all(self, views: Sequence[ModelView], world: World) -> tuple[Decision, ...]:
+        """How much each needs, then where."""
+        asks: list[Ask] = []
+        for view in views:
+            state = self._states.get(view.model, ScaleState())
+            view = replace(view, events=self._events)
+            self._states[view.model], ask = asked(state, view, self.settings)
+            asks.append(ask)
+        decisions = decided(asks, world)
+        for ask, decision in zip(asks, decisions, strict=True):
+            self._states[ask.model] = remembering(self._states[ask.model], ask, decision)
+        return decisions
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,61 +166,6 @@ def at_most(scenario: Scenario) -> Scenario:
     )
 
 
-class Seen:
-    """What came and what was answered, by steps of `RECENT_STEP_S`: [model, what, step]."""
-
-    WHAT = tuple(field for field in Demand.__struct_fields__ if field not in ("step_s", "until_s"))
-
-    def __init__(self, models: int) -> None:
-        self._counts = np.zeros((models, len(self.WHAT), 4096), np.int64)
-        self._minutes: list[list[tuple[int, ...]]] = [[()] * len(self.WHAT) for _ in range(models)]
-        self._until = [0] * models
-
-    def add(
-        self, model: NDArray[np.int64], what: NDArray[np.int64] | int, at_s: NDArray[np.float64],
-        counts: NDArray[np.int64] | int,
-    ) -> None:  # fmt: skip
-        """So many at these times."""
-        if not at_s.size:
-            return
-        step = (at_s / RECENT_STEP_S).astype(np.int64)
-        while int(step.max()) >= self._counts.shape[2]:
-            self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)], axis=2)
-        flat = np.ravel_multi_index(
-            (model, np.broadcast_to(what, step.shape), step), self._counts.shape
-        )
-        np.add.at(self._counts.reshape(-1), flat, counts)
-
-    def recent(self, model: int, now_s: float) -> Demand:
-        """The last whole steps of seconds."""
-        until = int(now_s / RECENT_STEP_S)
-        return self._demand(
-            RECENT_STEP_S,
-            until,
-            [
-                tuple(row)
-                for row in self._counts[model, :, max(0, until - RECENT_STEPS) : until].tolist()
-            ],
-        )
-
-    def history(self, model: int, now_s: float) -> Demand:
-        """All whole minutes."""
-        until, each = int(now_s / HISTORY_STEP_S), round(HISTORY_STEP_S / RECENT_STEP_S)
-        done = self._until[model]
-        if until > done:
-            new = self._counts[model, :, done * each : until * each]
-            sums = new.reshape(len(self.WHAT), until - done, each).sum(axis=2).tolist()
-            kept = self._minutes[model]
-            self._minutes[model] = [(*old, *more) for old, more in zip(kept, sums, strict=True)]
-            self._until[model] = until
-        return self._demand(HISTORY_STEP_S, until, self._minutes[model])
-
-    def _demand(self, step_s: float, until: int, rows: Sequence[tuple[int, ...]]) -> Demand:
-        return Demand(
-            step_s=step_s, until_s=until * step_s, **dict(zip(self.WHAT, rows, strict=True))
-        )
-
-
 class Scaling:
     """Of one simulation under way; `next_s` is when it is to be called again."""
 
@@ -212,6 +180,8 @@ class Scaling:
         self._paid_from_s = np.zeros(self._group_of.size)
         self._birth = np.zeros(self._group_of.size, np.int64)  # which start an event is of
         self._gone = [False] * len(scenario.groups)
+        self._missed = [False] * len(scenario.groups)  # gone, and noticed
+        self._world = world_of(scenario.fleet)
         groups = len(scenario.groups)
         self._paid: list[list[tuple[float, float]]] = [[] for _ in range(groups)]
         self._course: list[list[Standing]] = [[] for _ in range(groups)]
@@ -282,8 +252,12 @@ class Scaling:
     def _look(self, at_s: float) -> None:
         self._end_drained(at_s)
         self._read_answers()
-        for model in range(len(self._scenario.models)):
-            decision = self._scaler.decide(self._view(model, at_s))
+        views = [self._view(model, at_s) for model in range(len(self._scenario.models))]
+        if isinstance(self._scaler, FleetScaler):
+            decisions = self._scaler.decide_all(views, self._world)
+        else:
+            decisions = [self._scaler.decide(view) for view in views]
+        for decision in decisions:
             self._push(at_s + self._scaler.age_s, _DO, (decision,))
         self._push(at_s + self._scaler.every_s, _LOOK, ())
 
@@ -297,7 +271,9 @@ class Scaling:
             history=self._seen.history(model, at_s),
             recent=self._seen.recent(model, at_s),
             queued=int(queues.lanes["waiting"][model, :_BATCH].sum()),
-            deployments=tuple(self._deployment(place) for place in places),
+            deployments=tuple(
+                self._deployment(place, is_only=len(places) == 1) for place in places
+            ),
             survive=tuple(
                 kind
                 for kind in _DOMAINS
@@ -305,16 +281,19 @@ class Scaling:
             ),
         )
 
-    def _deployment(self, place: int) -> DeploymentView:
+    def _deployment(self, place: int, *, is_only: bool) -> DeploymentView:
         group, own = self._scenario.groups[place], self._group_of == place
         state, rows = self._state[own], self._sim.engine.replicas[own]
         since_s, up = self._since_s[own], self._state[own] == _UP
         bounds = group.autoscale or Bounds(min=group.replicas, max=group.replicas)
+        starting = state == _STARTING
+        if self._missed[place] and not is_only:  # nobody sees it: nothing can be started there
+            bounds, starting = Bounds(min=int(up.sum()), max=int(up.sum())), state < 0
         blocks = int(rows["blocks"][up].sum())
         return DeploymentView(
             name=group.name,
             ready=int(up.sum()),
-            pending=tuple(sorted(since_s[state == _STARTING].tolist())),
+            pending=tuple(sorted(since_s[starting].tolist())),
             draining=tuple(sorted(since_s[state == _DRAINING].tolist())),
             sustains=self._sustains[place],
             start_s_p95=group.start_s,
@@ -424,6 +403,8 @@ class Scaling:
         self, replicas: NDArray[np.int64], kind: int, at_s: float
     ) -> NDArray[np.int64]:
         """A domain's replicas die (0), are noticed (1) or are back (2); whom that is true of."""
+        if replicas.size:
+            self._missed[int(self._group_of[replicas[0]])] = kind == 1
         if not replicas.size or kind == 1:
             return replicas
         self._gone[int(self._group_of[replicas[0]])] = kind == 0

@@ -1,10 +1,12 @@
 """The live autoscaler: what gateways and tables tell goes in, targets of deployments come out.
 
     observe(now_s, table), hear(signals)  -> what is known
-    decide(now_s, table, signals)         -> `policies.autoscaling.scale`, one call a model
+    decide(now_s, table, signals)         -> `policies.autoscaling`, then `policies.capacity`
 
-It makes the view that the simulator makes of the same arrivals (`simulator/scaling.py`), so that
-the decisions are the same; `tests/agreement` holds the two together. It starts and ends nothing.
+A decision is made in three steps: `ask` what each model needs, `Round.decided` where (it is pure,
+and may be made in a thread), `tell` what came of it. It makes the views that the simulator makes of
+the same arrivals (`simulator/scaling.py`), so that the decisions are the same; `tests/agreement`
+holds the two together. It starts and ends nothing.
 
 Times are Unix time. Where nothing was heard of any gateway for `HELD_S`, targets stay. Where nobody
 knows yet what a replica sustains, its deployment keeps what it has, and gets one if somebody waits.
@@ -15,29 +17,40 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, date, datetime
 
 import msgspec
 from msgspec.structs import replace
 
 from argosy.control.scaling.demands import Demands, Kept
 from argosy.control.scaling.launches import Launched, Launches
+from argosy.control.scaling.planned import Planned
+from argosy.control.scaling.rounds import Asking, ModelDecision, Round
 from argosy.control.scaling.signals import Signals, in_flight_of, queued_of
 from argosy.control.scaling.sites import Site, sites_of, survived
 from argosy.control.scaling.sustains import Belief, Learned, given
 from argosy.fleet.config import Fleet
 from argosy.fleet.messages import ReplicaTable
 from argosy.policies.autoscaling import (
+    Ask,
     Decision,
     DeploymentView,
     Event,
-    Given,
     ModelView,
     ScaleState,
     Settings,
     Sustains,
     Target,
+    asked,
     given_of,
-    scale,
+    remembering,
+)
+from argosy.policies.capacity import (
+    Closed,
+    Taken,
+    World,
+    placing_of,
+    world_of,
 )
 
 logger = logging.getLogger(__name__)
@@ -50,14 +63,6 @@ _VERSION = 1
 
 
 Rule = Callable[[ScaleState, ModelView, Settings], tuple[ScaleState, Decision]]
-
-
-class ModelDecision(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one model that has a deployment with `autoscale`."""
-
-    model: str
-    decision: Decision
-    given: Given | None = None  # what it was decided from; where its targets are new here
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,13 +94,14 @@ class LiveScaler:
         saved: bytes | None = None,
         settings: Settings | None = None,
         events: Sequence[Event] = (),
-        rule: Rule = scale,
+        rule: Rule | None = None,
     ) -> None:
         """`seeds`: what a replica sustains, by deployment, as it was measured (`calibrated`).
 
-        `rule` decides from what is known; of another than ours nothing is there to be replayed.
+        `rule`: another one than ours, to be compared; it says where too, and nothing is replayed.
         """
         self._rule = rule
+        self._plan: Planned | None = None
         self._told: dict[str, tuple[int, ...]] = {}  # by model: the targets that were told last
         self.settings = settings or Settings()
         self.events = tuple(events)
@@ -107,11 +113,16 @@ class LiveScaler:
         self._heard: dict[str, Signals] = {}  # by source: the latest
         self._cut_off: frozenset[str] = frozenset()  # pools
         self._doubtful: Counter[str] = Counter()  # suspect replicas, by deployment
+        self._closed: tuple[Closed, ...] = ()
+        self._held_by: dict[str, int] = {}  # by the operator, by deployment
+        self._refused: dict[str, int] = {}  # for want of room, by deployment
+        self._today: date | None = None
+        self._world: World | None = None  # of that day
         self.use(fleet, seeds=seeds or {})
 
     def use(self, fleet: Fleet, *, seeds: Mapping[str, Sustains]) -> None:
         """The fleet file as it is now; what was learned stays."""
-        self._fleet, self._sites = fleet, sites_of(fleet)
+        self._fleet, self._sites, self._world = fleet, sites_of(fleet), None
         pools = {one.name: fleet.pool(one.pool) for one in fleet.deployments}
         self._guessed = {name for name, pool in pools.items() if pool.start_s is None}
         for one in fleet.deployments:
@@ -120,6 +131,10 @@ class LiveScaler:
                 self._learned.seed(one.name, sustains, is_fixed=True)
             elif one.name in seeds and one.name not in self._learned.beliefs:
                 self._learned.seed(one.name, seeds[one.name])
+
+    def begin_with(self, plan: Planned | None) -> None:
+        """Where nothing was decided yet its replicas are wanted, and placing looks there first."""
+        self._plan = plan
 
     def save(self) -> bytes:
         """All that is remembered, for another control plane: 0.3 MB a model of two weeks."""
@@ -177,6 +192,23 @@ class LiveScaler:
             if any(site.is_scaled for site in sites) and queued_of(self._fresh(), model)
         )
 
+    def constrain(
+        self,
+        *,
+        closed: Sequence[Closed] = (),
+        held: Mapping[str, int] | None = None,
+        refused: Mapping[str, int] | None = None,
+    ) -> bool:
+        """What placing must keep to from now on, of models with several deployments.
+
+        `held` by the operator, `refused` of its replicas for want of room; both by deployment.
+        True: other pools are closed than before, or the operator holds something else.
+        """
+        before = self._closed, self._held_by
+        self._closed, self._held_by = tuple(closed), dict(held or {})
+        self._refused = dict(refused or {})
+        return before != (self._closed, self._held_by)
+
     # What is decided.
 
     def decide(
@@ -190,15 +222,87 @@ class LiveScaler:
 
         Each of these calls is later than the one before.
         """
+        asked = self.ask(now_s, table, *signals, models=models)
+        return self.tell(asked, asked.decided())
+
+    def ask(
+        self,
+        now_s: float,
+        table: ReplicaTable,
+        *signals: Signals,
+        models: Collection[str] | None = None,
+    ) -> Round:
+        """What each of these models needs; as for `decide`."""
         self.observe(now_s, table)
         for one in signals:
             self.hear(one)
         self._look(now_s)
-        return tuple(
-            self._decided(model, sites, now_s)
-            for model, sites in self._sites.items()
-            if any(site.is_scaled for site in sites) and (models is None or model in models)
+        found, done = dict[str, Asking](), list[ModelDecision]()
+        for model, sites in self._sites.items():
+            if any(site.is_scaled for site in sites) and (models is None or model in models):
+                match self._asked(model, sites, now_s):
+                    case Asking() as one:
+                        found[model] = one
+                    case ModelDecision() as one:
+                        done.append(one)
+        return Round(
+            fleet=self._fleet, world=self._world_at(now_s, found), asked=found, done=tuple(done)
         )
+
+    def tell(self, asked: Round, decisions: Sequence[Decision]) -> tuple[ModelDecision, ...]:
+        """Remember what was decided. Nothing where the fleet file is another one by now."""
+        if asked.fleet is not self._fleet:
+            return ()
+        asks = [one.ask for one in asked.asked.values()]
+        made = {one.model: one for one in asked.done}
+        for one, decision in zip(asked.asked.values(), decisions, strict=True):
+            state = remembering(one.after, one.ask, decision)
+            made[one.ask.model] = self._told_of(one, decision, state, asks, asked.world)
+        return tuple(made[model] for model in self._sites if model in made)
+
+    def _told_of(
+        self,
+        one: Asking,
+        decision: Decision,
+        state: ScaleState,
+        asks: Sequence[Ask],
+        world: World,
+    ) -> ModelDecision:
+        model, unit = one.ask.model, one.view.deployments[0].sustains
+        self._memories[model] = Memory(state=state, unit=unit, decided=decision)
+        targets = tuple(target.replicas for target in decision.targets)
+        is_new = self._told.get(model) != targets
+        self._told[model] = targets
+        if not is_new:
+            return ModelDecision(model=model, decision=decision)
+        return ModelDecision(
+            model=model,
+            decision=decision,
+            given=given_of(one.before, state, one.view, self.settings),
+            placing=placing_of(one.ask, asks, world),
+        )
+
+    def _world_at(self, now_s: float, asked: Collection[str]) -> World:
+        """Of the fleet's pools; the chips of models that are not asked about are taken."""
+        today = datetime.fromtimestamp(now_s, UTC).date()
+        if self._today != today or self._world is None:
+            self._today, self._world = today, world_of(self._fleet, on=today)
+        taken = tuple(
+            Taken(pool=site.pool, chips=site.chips * self._kept_there(model, site))
+            for model, sites in self._sites.items()
+            if model not in asked
+            for site in sites
+        )
+        planned = {} if self._plan is None else self._plan.counts(self._fleet, now_s)
+        return replace(self._world, closed=self._closed, taken=taken, planned=planned)
+
+    def _kept_there(self, model: str, site: Site) -> int:
+        """Replicas that it has, or is to have."""
+        memory = self._memories.get(model)
+        decided = memory.decided.targets if memory and memory.decided else ()
+        told = {one.deployment: one.replicas for one in decided}
+        wanted = self._held_by.get(site.name, told.get(site.name, site.replicas))
+        return max(wanted, self._there(site))
 
     def view(self, model: str, now_s: float) -> ModelView:
         """What the policy is told of a model that has something measured."""
@@ -216,7 +320,7 @@ class LiveScaler:
             events=self.events,
         )
 
-    def _decided(self, model: str, sites: Sequence[Site], now_s: float) -> ModelDecision:
+    def _asked(self, model: str, sites: Sequence[Site], now_s: float) -> "Asking | ModelDecision":
         held = self._kept(model, sites, now_s)
         if held is not None:
             self._told.pop(model, None)
@@ -227,21 +331,22 @@ class LiveScaler:
         if memory.unit not in (None, unit):
             before = _in_units_of(unit, memory.unit, before)
             view = replace(view, history=self._demands.history(model))
-        state, decision = self._rule(before, view, self.settings)
-        self._memories[model] = Memory(state=state, unit=unit, decided=decision)
-        targets = tuple(one.replicas for one in decision.targets)
-        is_new = self._told.get(model) != targets and self._rule is scale
-        self._told[model] = targets
-        given = given_of(before, state, view, self.settings) if is_new else None
-        return ModelDecision(model=model, decision=decision, given=given)
+        if self._rule is not None:
+            state, decision = self._rule(before, view, self.settings)
+            self._memories[model] = Memory(state=state, unit=unit, decided=decision)
+            return ModelDecision(model=model, decision=decision)
+        after, ask = asked(before, view, self.settings)
+        return Asking(before=before, after=after, view=view, ask=ask)
 
     def _kept(self, model: str, sites: Sequence[Site], now_s: float) -> Decision | None:
         """What is told where the rule is not asked, for too little is known; None: it is asked."""
         memory = self._memories.get(model, Memory())
         silent_s = now_s - max((one.at_s for one in self._heard.values()), default=-math.inf)
         if memory.decided is None and not any(self._there(site) for site in sites):
-            begin = {site.name: site.replicas for site in sites}
-            return self._held(model, sites, begin, "scaling begins with the file's replicas")
+            begin, said = {site.name: site.replicas for site in sites}, "the file's"
+            if self._plan is not None:
+                begin, said = begin | self._plan.counts(self._fleet, now_s), "the plan's"
+            return self._held(model, sites, begin, f"scaling begins with {said} replicas")
         if silent_s > HELD_S:
             said = "nothing was heard of any gateway"
             said += f" for {silent_s:.0f} s" if silent_s < math.inf else " yet"
@@ -303,6 +408,10 @@ class LiveScaler:
             pending = ()
         elif sustains is None:  # it keeps what it has
             low = high = min(max(self._there(site), site.min), site.max)
+        elif not site.is_only:
+            pending = pending[: len(pending) - self._refused.get(site.name, 0)]
+            held = self._held_by.get(site.name)
+            low, high = (low, high) if held is None else (held, held)
         return DeploymentView(
             name=site.name,
             ready=ready,
@@ -354,8 +463,16 @@ def _in_units_of(unit: Sustains, old: Sustains | None, state: ScaleState) -> Sca
         loads=None,
         made=(),
         ahead_steps=0,
-        wanted=tuple((at_s, load * times) for at_s, load in state.wanted),
+        wanted=_times(state.wanted, times),
+        wanted_whole=_times(state.wanted_whole, times),
+        wanted_lost=_times(state.wanted_lost, times),
     )
+
+
+def _times(
+    wanted: tuple[tuple[float, float], ...], times: float
+) -> tuple[tuple[float, float], ...]:
+    return tuple((at_s, load * times) for at_s, load in wanted)
 
 
 def _read(saved: bytes | None) -> Saved:

@@ -31,6 +31,8 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     slots: int | None
     price_usd_per_hour: float | None  # of one replica
     domains: tuple[tuple[DomainKind, str], ...]
+    chips: int = 1  # of one replica
+    is_only: bool = True  # its model has no other
 
     @property
     def pool(self) -> str:
@@ -45,7 +47,8 @@ def sites_of(fleet: Fleet) -> dict[str, tuple[Site, ...]]:
         own = [one for one in fleet.deployments if one.model == model.name]
         real = [one for one in own if not _is_planned(fleet.pool(one.pool))]
         found[model.name] = tuple(
-            _site(one, fleet.pool(one.pool)) for one in sorted(real, key=lambda one: one.name)
+            _site(one, fleet.pool(one.pool), is_only=len(real) == 1)
+            for one in sorted(real, key=lambda one: one.name)
         )
     return found
 
@@ -60,7 +63,7 @@ def _is_planned(pool: Pool) -> bool:
     return isinstance(pool.launcher, PlannedLauncher)
 
 
-def _site(deployment: Deployment, pool: Pool) -> Site:
+def _site(deployment: Deployment, pool: Pool, *, is_only: bool) -> Site:
     bounds, fixed = deployment.autoscale, deployment.replicas
     is_scaled = bounds.max is not None and not isinstance(pool.launcher, EndpointLauncher)
     return Site(
@@ -73,6 +76,8 @@ def _site(deployment: Deployment, pool: Pool) -> Site:
         slots=slots_of(deployment),
         price_usd_per_hour=_price_usd_per_hour(pool, deployment.layout.chips),
         domains=_domains(pool),
+        chips=max(1, deployment.layout.chips),
+        is_only=is_only,
     )
 
 

@@ -5,8 +5,18 @@ deployments are made (`placement`), starting and draining (the control plane's),
 (the gateway's). Read `view.py` first, then `rule.py`.
 """
 
-from argosy.policies.autoscaling.replay import Given, Logged, given_of, replayed
-from argosy.policies.autoscaling.rule import ScaleState, scale
+from argosy.policies.autoscaling.replay import Given, asked_again, given_of, replayed
+from argosy.policies.autoscaling.rule import (
+    Ask,
+    Need,
+    ScaleState,
+    answered,
+    asked,
+    remembering,
+    scale,
+    spread_over,
+)
+from argosy.policies.autoscaling.spread import Part
 from argosy.policies.autoscaling.view import (
     Decision,
     Demand,
@@ -20,19 +30,26 @@ from argosy.policies.autoscaling.view import (
 )
 
 __all__ = [
+    "Ask",
     "Decision",
     "Demand",
     "DeploymentView",
     "DomainKind",
     "Event",
     "Given",
-    "Logged",
     "ModelView",
+    "Need",
+    "Part",
     "ScaleState",
     "Settings",
     "Sustains",
     "Target",
+    "answered",
+    "asked",
+    "asked_again",
     "given_of",
+    "remembering",
     "replayed",
     "scale",
+    "spread_over",
 ]

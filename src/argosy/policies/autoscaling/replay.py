@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from argosy.policies.autoscaling import loads
 from argosy.policies.autoscaling.forecast import read_of
-from argosy.policies.autoscaling.rule import USUAL_STEPS, ScaleState, scale
+from argosy.policies.autoscaling.rule import USUAL_STEPS, Ask, ScaleState, asked, scale
 from argosy.policies.autoscaling.view import Decision, Demand, ModelView, Settings
 
 
@@ -23,13 +23,6 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
 
 
-class Logged(msgspec.Struct, frozen=True, kw_only=True):
-    """A decision as it is logged, in JSON."""
-
-    decision: Decision
-    given: Given | None = None  # None: the rule was not asked, or it is too large
-
-
 def given_of(before: ScaleState, after: ScaleState, view: ModelView, settings: Settings) -> Given:
     """The least from which `scale(before, view, settings)`, which made `after`, decides alike."""
     known = after.loads
@@ -39,6 +32,8 @@ def given_of(before: ScaleState, after: ScaleState, view: ModelView, settings: S
         loads=read_of(known, ahead_steps=after.ahead_steps, late_steps=USUAL_STEPS),
         made=(),
         wanted=before.wanted,
+        wanted_whole=before.wanted_whole,
+        wanted_lost=before.wanted_lost,
         waited=before.waited,
         removed=before.removed,
         blocked=before.blocked,
@@ -68,3 +63,8 @@ def _late(demand: Demand, steps: int) -> Demand:
 def replayed(given: Given) -> Decision:
     """What the rule decides from this, now."""
     return scale(given.state, given.view, given.settings)[1]
+
+
+def asked_again(given: Given) -> Ask:
+    """What the rule asks for from this, now, where another one says which deployments grow."""
+    return asked(given.state, given.view, given.settings)[1]

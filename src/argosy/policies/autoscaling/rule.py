@@ -6,10 +6,12 @@ to be survived; what batch work uses counts as headroom, for it waits when other
 the last seconds ask for with what waits (the panic guard). Down only when all that was wanted for
 some minutes is less, never in a panic, and never more than a share at a time.
 
-Read `view.py` first. Memory is in the signature: `scale(state, view, settings)`.
+Read `view.py` first. Memory is in the signature: `scale(state, view, settings)`; or in two halves,
+`asked` and `answered`, where somebody else says which deployments grow (`policies/capacity`).
 """
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -20,6 +22,7 @@ from argosy.policies.autoscaling.spread import Part, largest_domain, spread
 from argosy.policies.autoscaling.view import (
     Decision,
     DeploymentView,
+    DomainKind,
     ModelView,
     Settings,
     Target,
@@ -44,13 +47,15 @@ class ScaleState(msgspec.Struct, frozen=True, kw_only=True):
     jump: float = 0.0  # the largest error of late
     largest: float = 0.0  # load of a minute, in the time of these forecasts
     wanted: tuple[tuple[float, float], ...] = ()  # when, and how much load was to be provided for
+    wanted_lost: tuple[tuple[float, float], ...] = ()  # the same, of what must outlive a domain
+    wanted_whole: tuple[tuple[float, float], ...] = ()  # and of what is needed while none is lost
     waited: soon.Waited = ()  # at the looks since a tick
     removed: tuple[tuple[float, str, int], ...] = ()  # when, of which deployment, how many
     blocked: tuple[tuple[str, float], ...] = ()  # deployments that gave none, until when
     panic_until_s: float | None = None  # None: there was none
 
 
-class _Need(msgspec.Struct, frozen=True, kw_only=True):
+class Need(msgspec.Struct, frozen=True, kw_only=True):
     """Loads in replicas."""
 
     now: float  # of the last seconds, with what waits
@@ -58,11 +63,45 @@ class _Need(msgspec.Struct, frozen=True, kw_only=True):
     quantile: float
     headroom: float
     total: float  # all that is to be provided for, at the utilisation that is wanted
+    whole: float  # the same without the headroom for a domain that is lost
+    lost: float  # what must be there while one is
+    batch: float  # of these, what only batch work needs
     words: str
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """What one model needs at a tick, and what may be done about it; who grows is left open.
+
+    Of loads the most of the last minutes: all must agree before a replica goes.
+    """
+
+    model: str
+    now_s: float
+    parts: tuple[Part, ...]
+    survive: tuple[DomainKind, ...]
+    total: float  # for `spread`, which knows the headroom as a sum
+    whole: float  # for the placement: while no domain is lost …
+    lost: float  # … and while one is
+    batch: float  # of `whole`
+    need: Need  # of this tick
+    horizon_s: float
+    is_panic: bool
 
 
 def scale(state: ScaleState, view: ModelView, settings: Settings) -> tuple[ScaleState, Decision]:
     """Targets for all deployments of a model, from what is known of it now."""
+    state, ask = asked(state, view, settings)
+    decision = spread_over(ask)
+    return remembering(state, ask, decision), decision
+
+
+def spread_over(ask: Ask) -> Decision:
+    """What is asked for, spread over its deployments one replica at a time."""
+    return answered(ask, spread(ask.parts, ask.total, ask.survive))
+
+
+def asked(state: ScaleState, view: ModelView, settings: Settings) -> tuple[ScaleState, Ask]:
+    """What is needed; `remembering` is to be told what came of it."""
     work = loads.work_of(view, settings.output_tokens_assumed)
     horizon_s = soon.horizon_s(view, settings)
     state = _learned(state, view, settings, work, horizon_s)
@@ -74,23 +113,46 @@ def scale(state: ScaleState, view: ModelView, settings: Settings) -> tuple[Scale
     is_panic = state.panic_until_s is not None and state.panic_until_s > view.now_s
     if is_panic or _is_new(view, settings):
         parts = tuple(replace(part, shrink_max=0) for part in parts)
-    wanted = max(load for _, load in state.wanted)
-    counts = spread(parts, wanted, view.survive)
-    targets = tuple(_target(*pair, need, is_panic) for pair in zip(parts, counts, strict=True))
-    removed = tuple(
-        (view.now_s, part.name, part.replicas - count)
-        for part, count in zip(parts, counts, strict=True)
-        if count < part.replicas
+    return state, Ask(
+        model=view.model,
+        now_s=view.now_s,
+        parts=parts,
+        survive=view.survive,
+        total=_most(state.wanted),
+        whole=_most(state.wanted_whole),
+        lost=_most(state.wanted_lost),
+        batch=need.batch,
+        need=need,
+        horizon_s=horizon_s,
+        is_panic=is_panic,
     )
-    return replace(state, removed=state.removed + removed), Decision(
-        targets=targets,
+
+
+def answered(ask: Ask, counts: Sequence[int], whys: Sequence[str] = ()) -> Decision:
+    """These replicas of its parts as targets; `whys`: what else is to be said of each."""
+    need, said = ask.need, whys or ("",) * len(counts)
+    return Decision(
+        targets=tuple(
+            _target(part, count, ask, why)
+            for part, count, why in zip(ask.parts, counts, said, strict=True)
+        ),
         load_now=need.now,
         load_forecast=need.likely,
         load_quantile=need.quantile,
         headroom=need.headroom,
-        horizon_s=horizon_s,
-        is_panic=is_panic,
+        horizon_s=ask.horizon_s,
+        is_panic=ask.is_panic,
     )
+
+
+def remembering(state: ScaleState, ask: Ask, decision: Decision) -> ScaleState:
+    """How many go, for the cap on removals."""
+    removed = tuple(
+        (ask.now_s, part.name, part.replicas - target.replicas)
+        for part, target in zip(ask.parts, decision.targets, strict=True)
+        if target.replicas < part.replicas
+    )
+    return replace(state, removed=state.removed + removed)
 
 
 def _is_new(view: ModelView, settings: Settings) -> bool:
@@ -187,20 +249,34 @@ def _has_expired(since_s: float, one: DeploymentView, view: ModelView, settings:
 
 
 def _remembered(
-    state: ScaleState, need: _Need, view: ModelView, settings: Settings, horizon_s: float
+    state: ScaleState, need: Need, view: ModelView, settings: Settings, horizon_s: float
 ) -> ScaleState:
     """What was wanted in the time in which all must agree before a replica goes."""
     window_s = min(settings.down_s_max, max(settings.down_s_min, horizon_s))
-    late = [one for one in state.wanted if one[0] > view.now_s - window_s and one[1] > need.total]
+    since_s = view.now_s - window_s
     return replace(
         state,
-        wanted=(*late, (view.now_s, need.total)),  # what is less never counts
+        wanted=_with(state.wanted, need.total, view.now_s, since_s),
+        wanted_whole=_with(state.wanted_whole, need.whole, view.now_s, since_s),
+        wanted_lost=_with(state.wanted_lost, need.lost, view.now_s, since_s),
         waited=soon.looked(state.waited, view, settings),
     )
 
 
+def _with(
+    wanted: tuple[tuple[float, float], ...], load: float, now_s: float, since_s: float
+) -> tuple[tuple[float, float], ...]:
+    """With this load; what is older, or less than it, never counts again."""
+    late = [one for one in wanted if one[0] > since_s and one[1] > load]
+    return (*late, (now_s, load))
+
+
+def _most(wanted: tuple[tuple[float, float], ...]) -> float:
+    return max(load for _, load in wanted)
+
+
 def _alarmed(
-    state: ScaleState, need: _Need, parts: tuple[Part, ...], view: ModelView, settings: Settings
+    state: ScaleState, need: Need, parts: tuple[Part, ...], view: ModelView, settings: Settings
 ) -> ScaleState:
     """In a panic where what the last seconds ask for is more than the ready replicas do."""
     pairs = zip(view.deployments, parts, strict=True)
@@ -219,7 +295,7 @@ def _need(
     settings: Settings,
     work: loads.Work,
     parts: tuple[Part, ...],
-) -> _Need:
+) -> Need:
     known = state.loads
     assert known is not None, "learned before"
     steps, ahead = len(known.values), state.ahead_steps
@@ -228,8 +304,10 @@ def _need(
     likely = max(coming) * _times(view, state)
     now = soon.load(state.waited, view, settings, work)
     if _is_idle(view, settings) and likely < _NEXT_TO_NOTHING:
-        return _Need(now=0.0, likely=likely, quantile=0.0, headroom=0.0, total=0.0,
-                     words=f"nobody asked for {settings.idle_s:g} s")  # fmt: skip
+        return Need(
+            now=0.0, likely=likely, quantile=0.0, headroom=0.0, total=0.0, whole=0.0, lost=0.0,
+            batch=0.0, words=f"nobody asked for {settings.idle_s:g} s",
+        )  # fmt: skip
     # What a rise from little was, times the largest load, is more than was ever asked for.
     bound = max(likely, settings.beyond_max * max(state.largest, now))
     quantile = min(bound, forecast.with_error(likely, state.error_quantile))
@@ -240,20 +318,30 @@ def _need(
     # Batch work has what it asks for on the whole, and lends it while others ask for more.
     usual = min(likely, forecast.mean(known.values, steps - USUAL_STEPS, steps))
     most = max(quantile, likely + headroom, usual + batch, now)
-    total = max(most / settings.utilisation_max, _ROUNDED)
+    people = max(quantile, likely + jump, now)
+    whole = max(people, usual + batch)
     horizon_s = soon.horizon_s(view, settings)
     words = f"{now:.2f} replicas' load now, {likely:.2f} likely within {horizon_s:.0f} s"
     words += f" ({settings.quantile:.0%} below {quantile:.2f}), headroom {headroom:.2f}"
     if batch > 0:
         words += f", of which batch work lends {max(0.0, min(batch, most - likely)):.2f}"
-    return _Need(
+    return Need(
         now=now,
         likely=likely,
         quantile=quantile,
         headroom=headroom,
-        total=total - _ROUNDED if total > 1.0 else total,
+        total=_provided(most, settings),
+        whole=_provided(whole, settings),
+        lost=_provided(likely, settings),
+        batch=(whole - people) / settings.utilisation_max,
         words=words,
     )
+
+
+def _provided(load: float, settings: Settings) -> float:
+    """What is to be there for it, at the utilisation that is wanted."""
+    total = max(load / settings.utilisation_max, _ROUNDED)
+    return total - _ROUNDED if total > 1.0 else total
 
 
 def _batch(view: ModelView, work: loads.Work) -> float:
@@ -302,6 +390,8 @@ def _part(
     return Part(
         name=one.name,
         replicas=one.ready + len(pending),
+        ready=one.ready,
+        start_s=one.start_s_p95,
         min=one.min,
         max=min(one.max, one.ready + len(pending)) if is_blocked else one.max,
         capacity=loads.capacity_of(one, view, work),
@@ -312,9 +402,10 @@ def _part(
     )
 
 
-def _target(part: Part, count: int, need: _Need, is_panic: bool) -> Target:
+def _target(part: Part, count: int, ask: Ask, why: str) -> Target:
     change = "stay" if count == part.replicas else f"{part.replicas} -> {count}"
-    if part.replicas == count == part.max and need.total > count * part.capacity:
+    if part.replicas == count == part.max and ask.need.total > count * part.capacity:
         change = f"stay: {part.max} is the most"
-    panic = "; too little is ready" if is_panic else ""
-    return Target(deployment=part.name, replicas=count, reason=f"{change}: {need.words}{panic}")
+    change += f" ({why})" if why else ""
+    panic = "; too little is ready" if ask.is_panic else ""
+    return Target(deployment=part.name, replicas=count, reason=f"{change}: {ask.need.words}{panic}")

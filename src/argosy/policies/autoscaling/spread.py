@@ -2,7 +2,7 @@
 
 From what is there, one at a time: the cheapest capacity is added first and the dearest removed
 first; where the loss of a domain is to be survived, the smallest domain grows and the largest
-shrinks. Where whole fleets go is the placement policy's to say; this keeps to what it deployed.
+shrinks. Of a model with several deployments `policies/capacity` has the placement policy say it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,6 +19,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     replicas: int  # ready, and pending that have not expired
+    ready: int = 0
+    start_s: float = 0.0  # from asking for one to its being ready
     min: int
     max: int
     capacity: float  # of one, in replicas of the model's first deployment

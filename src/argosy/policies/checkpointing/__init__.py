@@ -1,15 +1,14 @@
-"""How often to write a checkpoint, from what one costs and how often things fail.
+"""How often an island saves its own state.
 
-Belongs here: the interval and the belief about failures behind it, as pure functions. Does not:
-writing one (`training`), or what is lost without one. Live islands and simulated runs call the
-same. All of it is in `interval.py`.
+Belongs here: intervals from costs and failure rates, as pure functions. Does not: saving, timing.
+Read `interval.py`.
 """
 
 from argosy.policies.checkpointing.interval import (
-    CheckpointSettings,
-    CheckpointView,
-    Interval,
-    interval,
+    NODE_MTTF_S,
+    interval_s,
+    lost_share,
+    mttf_s,
 )
 
-__all__ = ["CheckpointSettings", "CheckpointView", "Interval", "interval"]
+__all__ = ["NODE_MTTF_S", "interval_s", "lost_share", "mttf_s"]

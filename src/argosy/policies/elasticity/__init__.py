@@ -6,7 +6,7 @@ syncer and a simulated run call the same. Read `views.py`, then `rations.py` and
 """
 
 from argosy.policies.elasticity.rations import blocks_of_lease, rations
-from argosy.policies.elasticity.rounds import closing, momentum_of, weights
+from argosy.policies.elasticity.rounds import closing, lr_of, momentum_of, weights
 from argosy.policies.elasticity.trust import Distrust, Trusted, trust
 from argosy.policies.elasticity.views import (
     Close,
@@ -32,6 +32,7 @@ __all__ = [
     "Wait",
     "blocks_of_lease",
     "closing",
+    "lr_of",
     "momentum_of",
     "rations",
     "trust",

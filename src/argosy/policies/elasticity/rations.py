@@ -40,13 +40,13 @@ def blocks_of_lease(
     """Blocks to lease now: whole inner steps; 0 when not one step is free.
 
     Where less is free than all islands' rations together (`steps_of_all`), each gets its share, so
-    that they end together.
+    that they end together; but half its ration at least, lest the end crumbles into tiny deltas.
     """
     steps_free = blocks_free // batch_blocks
     if steps_free == 0:
         return 0
     fair = math.ceil(steps_free * inner_steps / max(steps_of_all, inner_steps))
-    return min(inner_steps, fair, steps_free) * batch_blocks
+    return min(inner_steps, max(fair, math.ceil(inner_steps / 2)), steps_free) * batch_blocks
 
 
 def _kept(wanted: int, before: int | None, settings: ElasticitySettings) -> int:

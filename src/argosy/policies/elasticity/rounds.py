@@ -66,13 +66,22 @@ def momentum_of(momentum: float, share: float) -> float:
     return momentum**share
 
 
+def lr_of(lr: float, momentum: float, share: float) -> float:
+    """Beside `momentum_of`: a delta moves the parameters by lr / (1 - momentum) in the end.
+
+    However small the rounds are that the momentum is then spent in; with `lr` itself, a last round
+    of a few steps would add the whole momentum once more.
+    """
+    return lr * (1 - momentum**share) / (1 - momentum)
+
+
 def _worth_s(seen: IslandSeen, settings: ElasticitySettings, end_s: float, now_s: float) -> float:
     """Until when this one is worth a wait; now or before: it is not."""
     if seen.steps_leased is None or seen.leased_s is None:
         return now_s  # it trains on nothing: it will send nothing soon
     if not seen.steps_per_s:
         return end_s
-    took_s = seen.steps_leased / seen.steps_per_s
+    took_s = seen.steps_leased / seen.steps_per_s + seen.upload_s
     if seen.leased_s + took_s > end_s:
         return now_s  # not in time anyway
     return min(end_s, seen.leased_s + took_s * (1 + settings.late_share))

@@ -14,8 +14,9 @@ class ElasticitySettings(msgspec.Struct, frozen=True, kw_only=True):
     ration_change_min: float = 0.15  # relative; below it a ration stays as it was
     late_share: float = 0.25  # of the seconds expected: so much later an island may be
     staleness_discount: float = 0.8  # weight of a delta, for each round that its base is behind
-    norm_ratio_max: float = 8.0  # a delta's norm against its own and others' recent ones
-    cosine_below_max: float = 0.6  # a delta's cosine with the others' mean, under the usual one
+    norm_ratio_max: float = 8.0  # a delta's norm over its own and others' recent ones
+    cosine_against_max: float = 0.25  # of the usual cosine with the others' mean, turned round
+    cosine_noise: float = 0.03  # cosines of honest deltas differ by so much
     seen_min: int = 4  # deltas of recent rounds before norms or cosines are judged
 
 
@@ -25,8 +26,9 @@ class IslandSeen(msgspec.Struct, frozen=True, kw_only=True):
     island: str
     steps_per_s: float | None  # measured; None: not yet
     has_contributed: bool = False  # a delta of it waits for this round
-    steps_leased: int | None = None  # of the lease it trains on; None: it has none
-    leased_s: float | None = None  # when it got that
+    steps_leased: int | None = None  # of its oldest lease without a delta; None: it has none
+    leased_s: float | None = None  # when it began with that
+    upload_s: float = 0.0  # that its deltas take to come once trained
 
 
 class RoundView(msgspec.Struct, frozen=True, kw_only=True):

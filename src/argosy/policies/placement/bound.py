@@ -16,14 +16,15 @@ def bound_usd(frame: Frame, counts: All) -> float:
     A row of a loss asks for at least n/(n-1) of its need where n domains could share it: the
     largest of n holds at least the n-th part.
     """
-    total = 0.0
+    total = frame.base_usd
     for model, own in zip(frame.models, counts, strict=True):
         items = _items(model, frame.market)
         caps = caps_of(model, own, frame.market)
+        kept = [sum(cap.values()) for cap in caps_of(model, {}, frame.market)]
         total += max(
             (
-                _least_usd(row, min(row.needs[LAST], covered(row, cap, LAST)), items)
-                for row, cap in zip(model.rows, caps, strict=True)
+                _least_usd(row, min(row.needs[LAST], covered(row, cap, LAST)), items, there)
+                for row, cap, there in zip(model.rows, caps, kept, strict=True)
                 if row.kind is None or row.is_lost
             ),
             default=0.0,
@@ -45,11 +46,12 @@ def _items(model: Model, market: Market) -> list[_Item]:
     )
 
 
-def _least_usd(row: Row, need: float, items: list[_Item]) -> float:
+def _least_usd(row: Row, need: float, items: list[_Item], there: float) -> float:
     if row.is_lost:
         if row.domains < 2:
             return 0.0
         need *= row.domains / (row.domains - 1)
+    need -= there
     total = 0.0
     for usd, most, bit, is_spot in items:
         if need <= 0:

@@ -50,6 +50,8 @@ def _saved(aims: Aims, option: int, counts: Counts, worth: float) -> float:
     pool, chips = model.pools[option], model.chips[option]
     if not aims.left or market.chips[pool] - market.used[pool] < chips:
         return 0.0
+    if counts.get(option, 0) >= model.most[option]:
+        return 0.0
     market.work += 1
     gain, _ = aims.gain(option)
     if gain <= 0.0:
@@ -66,7 +68,8 @@ def _usd_alone(aims: Aims) -> float:
         rows = len(model.links(option, market))
         if rows and (steps := market.steps[pool]):
             usd = model.chips[option] * (steps[-1][0] + market.worth_usd)
-            most = market.chips[pool] // model.chips[option] * model.rates[option] * rows
+            count = min(market.chips[pool] // model.chips[option], model.most[option])
+            most = count * model.rates[option] * rows
             units.append(((usd + model.starts_usd[option]) / (model.rates[option] * rows), most))
     units.sort()
     need = left = sum(aims.short)

@@ -82,6 +82,8 @@ class Aims:
         pool = model.pools[option]
         if market.chips[pool] - market.used[pool] < model.chips[option]:
             return _NEVER
+        if counts.get(option, 0) >= model.most[option]:
+            return _NEVER
         market.work += 1
         gain, _ = self.gain(option)
         if gain <= 0.0:
@@ -94,6 +96,7 @@ class Aims:
         pool, chips, count = model.pools[option], model.chips[option], counts.get(option, 0)
         alike = self.gain(option)[1], usd_of_next(model, market, option, count)[1]
         times = min(*alike, (market.chips[pool] - market.used[pool]) // chips)
+        times = int(min(times, model.most[option] - count))
         counts[option] = count + times
         market.used[pool] += times * chips
         capacity = model.rates[option] * times

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from argosy.fleet.layout import Layout
 from argosy.policies.placement.market import Counts, Market, Model, Row
-from argosy.policies.placement.rows import LAST, Grouped, rows_of
+from argosy.policies.placement.rows import LAST, Grouped, caps_of, rows_of
 from argosy.policies.placement.views import NeedView, OptionView, ShareView, Tick, Tuning, UpView
 
 Key = tuple[str, str, str, Layout]  # model, pool, engine, layout
@@ -29,6 +29,7 @@ class Frame(NamedTuple):
     held: list[Held]
     barred: list[UpView]  # to be stopped: no need of the model may be served there
     unable: list[UpView]  # to be stopped: the SLO cannot be met there
+    base_usd: float = 0.0  # an hour, of what is kept in any case
 
 
 def frame_of(tick: Tick, tuning: Tuning) -> Frame:
@@ -49,6 +50,8 @@ def frame_of(tick: Tick, tuning: Tuning) -> Frame:
     frame = Frame(market, list(models.values()), needs, {}, [], [], [])
     _add_options(tick, frame, tuning)
     _sort_out(tick, frame)
+    frame = frame._replace(base_usd=_set_base(frame))
+    _add_known(tick, frame)
     for model in frame.models:
         frame.asked[model.name] = model.rows.copy()
         _bring_within_reach(model, market)
@@ -107,7 +110,19 @@ def _add_options(tick: Tick, frame: Frame, tuning: Tuning) -> None:
         views.sort()
         for usd, pool, chips, _, _, view in views:
             models[name].add(view, pool, usd * view.sustains, chips * starts[pool])
-    _add_known(tick, frame)
+
+
+def _set_base(frame: Frame) -> float:
+    """What is kept in any case, as far as there are chips; what that costs an hour."""
+    market, usd = frame.market, 0.0
+    for model in frame.models:
+        for option, view in enumerate(model.views):
+            if view.least > 0:
+                pool = model.pools[option]
+                count = min(view.least, market.chips[pool] // view.chips)
+                usd += market.set_aside(pool, count * view.chips)
+                model.base[option] = count
+    return usd
 
 
 def _add_known(tick: Tick, frame: Frame) -> None:
@@ -122,7 +137,10 @@ def _add_known(tick: Tick, frame: Frame) -> None:
                 key = key_of(view)
                 model.planned[option] = shares.get(key, 0.0)
                 if key in up:
-                    counts[option] = up[key]
+                    model.was[option] = up[key]
+                    beyond = min(up[key] - model.base.get(option, 0), model.most[option])
+                    if beyond > 0:
+                        counts[option] = int(beyond)
         model.set_up(counts, frame.market)
 
 
@@ -165,10 +183,15 @@ def _bring_within_reach(model: Model, market: Market) -> None:
     """
     sizes: dict[int, list[tuple[int, float]]] = {}
     first: dict[int, int] = {}
+    caps: dict[int, float] = {}
     for option, pool in enumerate(model.pools):
+        caps[pool] = caps.get(pool, 0.0) + model.most[option] * model.rates[option]
         sizes.setdefault(pool, []).append((model.chips[option], model.rates[option]))
         first.setdefault(pool, option)
-    best = [(_most(market.chips[pool], own), first[pool]) for pool, own in sizes.items()]
+    best = [
+        (min(_most(market.chips[pool], own), caps[pool]), first[pool])
+        for pool, own in sizes.items()
+    ]
     for place, row in enumerate(model.rows):
         reach = _reach(place, row, model, market, best)
         needs = tuple(min(need, reach) for need in row.needs)
@@ -195,9 +218,11 @@ def _most(chips: int, sizes: list[tuple[int, float]]) -> float:
 def _reach(
     place: int, row: Row, model: Model, market: Market, best: list[tuple[float, int]]
 ) -> float:
-    own: dict[int, float] = {}
-    need, total, largest = row.needs[LAST], 0.0, 0.0
-    limit = row.limits[LAST]
+    need, limit = row.needs[LAST], row.limits[LAST]
+    own = {domain: min(kept, limit) for domain, kept in caps_of(model, {}, market)[place].items()}
+    total, largest = sum(own.values()), max(own.values(), default=0.0)
+    if total - (largest if row.is_lost else 0.0) >= need:
+        return need
     for most, option in best:
         for other, domain in model.links(option, market):
             if other != place:

@@ -44,7 +44,10 @@ class Model:
         self.chips: list[int] = []
         self.rates: list[float] = []
         self.starts_usd: list[float] = []  # an hour, of each replica beyond those up
-        self.up: list[int] = []
+        self.up: list[int] = []  # beyond the base
+        self.was: list[int] = []  # all that are up
+        self.base: Counts = {}  # kept in any case; all other counts are beyond these
+        self.most: list[float] = []  # beyond the base
         self.planned: list[float] = []  # share of the model's capacity
         # Options by the least that covered capacity can cost there: as it counts in all its rows.
         self.keys: list[tuple[float, int]] = []
@@ -62,6 +65,8 @@ class Model:
         self.starts_usd.append(start_usd)
         self._bare.append(usd)
         self.up.append(0)
+        self.was.append(0)
+        self.most.append(float("inf") if view.most is None else max(0, view.most - view.least))
         self.planned.append(0.0)
 
     def set_up(self, counts: Counts, market: "Market") -> None:
@@ -164,6 +169,19 @@ class Market:
             found = self._counted[key] = len(set(able))
         return found
 
+    def set_aside(self, pool: int, chips: int) -> float:
+        """For what is kept in any case: they are no longer there; what they cost an hour."""
+        usd, left = self.cost_usd(pool, chips), chips
+        self.chips[pool] -= chips
+        steps: list[tuple[float, int]] = []
+        for price, count in self.steps[pool]:
+            taken = min(count, left)
+            left -= taken
+            if count > taken:
+                steps.append((price, count - taken))
+        self.steps[pool] = steps or self.steps[pool][-1:]
+        return usd
+
     def cost_usd(self, pool: int, used: int) -> float:
         """Of so many chips of the pool, an hour, at their prices; beyond the last at the last."""
         steps = self.steps[pool]
@@ -203,6 +221,8 @@ class Market:
         """These replicas on top of what is used."""
         left: dict[int, int] = {}
         for option, count in counts.items():
+            if count > model.most[option]:
+                return False
             pool = model.pools[option]
             if pool not in left:
                 left[pool] = self.chips[pool] - self.used[pool]

@@ -19,7 +19,9 @@ def place(tick: Tick, *, tuning: Tuning = DEFAULT_TUNING) -> Placement:
     counts, is_cut = settled(frame, tuning)
     counts, is_put_off = limited(frame, counts, tuning)
     market = frame.market
-    usd = sum(market.cost_usd(pool, used) for pool, used in enumerate(market.used) if used)
+    usd = frame.base_usd + sum(
+        market.cost_usd(pool, used) for pool, used in enumerate(market.used) if used
+    )
     bound = bound_usd(frame, counts)
     is_dear = usd > bound * (1 + DEAR_SHARE) + 1e-9
     return Placement(
@@ -39,10 +41,10 @@ def _placed(frame: Frame, counts: All) -> tuple[Placed, ...]:
             pool=view.pool,
             engine=view.engine,
             layout=view.layout,
-            replicas=own[option],
+            replicas=own.get(option, 0) + model.base.get(option, 0),
         )
         for model, own in zip(frame.models, counts, strict=True)
-        for option in sorted(own)
+        for option in sorted({**own, **model.base})
         for view in (model.views[option],)
     ]
     wanted += [

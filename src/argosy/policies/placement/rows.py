@@ -116,10 +116,11 @@ def narrowed(needs: Grouped) -> Grouped:
 
 
 def caps_of(model: Model, counts: Counts, market: Market) -> Caps:
-    """What these replicas can do."""
+    """What these replicas can do beside those that are kept in any case."""
     caps: Caps = [{} for _ in model.rows]
-    for option in sorted(counts):
-        add(caps, model.links(option, market), model.rates[option] * counts[option])
+    for own in (model.base, counts):
+        for option in sorted(own):
+            add(caps, model.links(option, market), model.rates[option] * own[option])
     return caps
 
 

@@ -139,7 +139,8 @@ def _planned(search: Search, place: int) -> Counts:
         if share > 0:
             pool, chips = model.pools[option], model.chips[option]
             free = market.chips[pool] - market.used[pool] - taken.get(pool, 0)
-            count = max(0, min(free // chips, int(share * need / model.rates[option] + 0.5)))
+            count = int(share * need / model.rates[option] + 0.5) - model.base.get(option, 0)
+            count = int(max(0, min(free // chips, count, model.most[option])))
             taken[pool] = taken.get(pool, 0) + count * chips
             if count:
                 counts[option] = count

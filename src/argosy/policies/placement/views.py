@@ -57,6 +57,8 @@ class OptionView(msgspec.Struct, frozen=True, kw_only=True):
     layout: Layout
     chips: int
     sustains: float  # capacity of one replica within the SLO; 0: it cannot meet it
+    least: int = 0  # replicas that are kept whatever is needed, where the pool has the chips
+    most: int | None = None  # replicas; None: as many as the pool has chips for
 
 
 class NeedView(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +149,7 @@ class Placed(msgspec.Struct, frozen=True, kw_only=True):
 
 ChangeCode = Literal[
     "demand",  # what is up does not suffice
+    "least",  # so many are kept in any case
     "survive",  # it suffices, but not when a domain is lost
     "spread",  # too much of it would be in one domain
     "saves",  # the same for less

@@ -37,8 +37,11 @@ def changes_of(frame: Frame, counts: All) -> list[Change]:
 
 
 def _of_model(model: Model, own: Counts, market: Market, shrunk: set[int]) -> Iterator[Change]:
-    up = model.counts_up()
-    if up == own:
+    up, base = model.counts_up(), model.base
+    if all(
+        model.was[option] == own.get(option, 0) + base.get(option, 0)
+        for option in range(len(model.was))
+    ):
         return
     fit = {
         option: min(count, own.get(option, 0)) if model.pools[option] in shrunk else count
@@ -49,16 +52,19 @@ def _of_model(model: Model, own: Counts, market: Market, shrunk: set[int]) -> It
     def starts_first(option: int) -> tuple[bool, int]:
         return own.get(option, 0) < up.get(option, 0), option
 
-    for option in sorted({**up, **own}, key=starts_first):
-        before, after = up.get(option, 0), own.get(option, 0)
+    for option in sorted(range(len(model.was)), key=starts_first):
+        before, after = model.was[option], own.get(option, 0) + base.get(option, 0)
         if before == after:
             continue
         view, place = model.views[option], model.pools[option]
         pool, moved = market.views[place], abs(after - before)
         code, why = start if after > before else stop
+        if before < after == base.get(option):
+            code, why = "least", f"{after} are kept in any case"
         if after > before:
             used = market.used[place]
-            usd = market.cost_usd(place, used) - market.cost_usd(place, used - view.chips * moved)
+            less = max(0, used - view.chips * moved)
+            usd = market.cost_usd(place, used) - market.cost_usd(place, less)
             text = f"start {moved}: {why}; USD {usd:.2f} an hour, ready in {pool.start_s:g} s"
         elif place in shrunk:
             code, text = "chips", f"stop {moved}: {pool.name} has {market.chips[place]} chips left"
