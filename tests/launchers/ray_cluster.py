@@ -1,7 +1,8 @@
 """A real Ray cluster on loopback: a head and raylets, each a process group of its own to be killed.
 
 Every node has a loopback address of its own (127.0.0.2, .3, …): Ray rewrites 127.0.0.1 to the
-host's, and tells nodes apart by address. The head keeps its tables in RocksDB, so it can come back.
+host's, and tells nodes apart by address. Or they are on machines of a network (`machines.py`).
+The head keeps its tables in RocksDB, so it can come back.
 """
 
 import contextlib
@@ -23,28 +24,29 @@ _SETTINGS = {
     "RAY_health_check_timeout_ms": "500",
     "RAY_health_check_failure_threshold": "3",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
+    "RAY_worker_niceness": "0",
     "RAY_usage_stats_enabled": "0",
     "RAY_gcs_storage": "rocksdb",
 }
 
 
 class RayCluster:
-    """`folder` must have a short path: a socket's may have 107 bytes."""
+    """`folder` must have a short path: a socket's may have 107 bytes. `host`: of the head."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, host: str = "127.0.0.2") -> None:
+        self._host = host
         self._folder = folder
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
-        self._arguments: dict[str, list[str]] = {}
         self.state = folder / "home"
-        self._port = _free_port("127.0.0.2")
-        self.address = f"127.0.0.2:{self._port}"
+        self._port = _free_port(host)
+        self.address = f"{host}:{self._port}"
 
     def start_head(self) -> None:
         """Or start it again."""
         with contextlib.suppress(FileNotFoundError):  # on one host ray start takes raylets for it
             (self._folder / "head" / "ray_current_cluster").unlink()
         arguments = ["--head", "--port", str(self._port), "--num-cpus", "0"]
-        self._start("head", "127.0.0.2", [*arguments, "--include-dashboard", "false"])
+        self._start("head", self._host, [*arguments, "--include-dashboard", "false"])
         deadline_s = time.monotonic() + 40
         while not self.head_answers():
             assert time.monotonic() < deadline_s, self.log("head")
@@ -53,16 +55,27 @@ class RayCluster:
     def head_answers(self) -> bool:
         """Whether its port does."""
         with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.2", self._port), 0.5).close()
+            socket.create_connection((self._host, self._port), 0.5).close()
             return True
         return False
 
-    def start_node(self, name: str, ip: str, *, resources: str, labels: dict[str, str]) -> None:
-        """A raylet; `resources` as `ray start` takes them, JSON or --num-gpus=2."""
+    def start_node(
+        self,
+        name: str,
+        ip: str,
+        *,
+        resources: str,
+        labels: dict[str, str],
+        on: tuple[str, ...] = (),
+    ) -> None:
+        """A raylet; `resources` as `ray start` takes them, JSON or --num-gpus=2.
+
+        `on`: words that run a command on its machine.
+        """
         told = [resources] if resources.startswith("--") else ["--resources", resources]
         bears = ",".join(f"{key}={value}" for key, value in labels.items())
         arguments = ["--address", self.address, "--num-cpus", "4", "--labels", bears, *told]
-        self._start(name, ip, arguments)
+        self._start(name, ip, arguments, on)
 
     def raylet(self, name: str) -> psutil.Process:
         """The node's raylet."""
@@ -93,9 +106,9 @@ class RayCluster:
         children = psutil.Process(self._nodes[name].pid).children(recursive=True)
         return next(process for process in children if process.name() == of)
 
-    def _start(self, name: str, ip: str, arguments: list[str]) -> None:
+    def _start(self, name: str, ip: str, arguments: list[str], on: tuple[str, ...] = ()) -> None:
         own = self._folder / name  # nodes that share a folder race for its sockets
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments]
+        command = [*on, sys.executable, "-m", "ray.scripts.scripts", "start", *arguments]
         shared = ["--node-ip-address", ip, "--temp-dir", str(own), "--block"]
         lean = ["--object-store-memory", str(_STORE_BYTES), "--include-log-monitor", "false"]
         with (self._folder / f"{name}.log").open("ab") as log:

@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import logging
+import shutil
 import tempfile
 import threading
 import time
@@ -14,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from argosy.engines.port import NODE_HOST, Place
 from argosy.engines.simulated import Simulated
 from argosy.fleet.config import Model, SimulatedEngine
 from argosy.fleet.launchers import RayLauncher
@@ -56,7 +58,9 @@ class RayBench(Bench):
     def served(self, name: str) -> ReplicaSpec:
         """One that answers real HTTP, by the simulated engine."""
         engine = SimulatedEngine()
-        command = Simulated().command(engine, model=MODEL, weights=None, threads=1)
+        command = Simulated().command(
+            engine, model=MODEL, weights=None, threads=1, place=Place(host=NODE_HOST)
+        )
         return ReplicaSpec(
             fleet=FLEET,
             name=name,
@@ -119,7 +123,7 @@ def cluster() -> Iterator[RayCluster]:
         yield cluster
     finally:
         cluster.close()
-        # KEEP shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def start_node(cluster: RayCluster, cloud: str) -> None:

@@ -16,11 +16,12 @@ from fleet_process import ARGOSY, MODEL, run_argosy, wait_until
 from argosy.control.api import ControlStatus
 from argosy.engines.simulated import SimulatedSpec
 from argosy.fleet.config import SimulatedEngine
+from argosy.store.keys import mint, revoke
+from argosy.store.schema import open_store
 
 TOKEN = "a-secret-of-the-tests-alone"
 LEASE_S = 3.0
 ENV = {"ARGOSY_CONTROL_TOKEN": TOKEN}
-_KEY = re.compile(r"^API key: (\S+)$", re.MULTILINE)
 
 
 class Part:
@@ -48,7 +49,7 @@ class Part:
 
     @property
     def url(self) -> str:
-        found = re.search(r" at (http://[^\s;]+)", self.said)
+        found = re.search(r" at (https?://[^\s;]+)", self.said)
         assert found, self.said
         return found[1]
 
@@ -72,10 +73,10 @@ class FarFleet:
     def __init__(self, folder: Path, store: str, *, replicas: int = 3) -> None:
         self.folder = folder
         self.store = store
-        self._endpoints = [_endpoint() for _ in range(replicas)]
+        self._endpoints = [endpoint() for _ in range(replicas)]
         self.file = folder / "fleet.yaml"
-        self.file.write_text(_fleet([url for _, url in self._endpoints]))
-        self.key = self._made_key()
+        self.file.write_text(fleet_of([url for _, url in self._endpoints]))
+        _, self.key = self.made_key("tests")
         places = [f"127.0.0.1:{free_port()}" for _ in range(2)]
         self.urls = ",".join(f"http://{place}" for place in places)
         self.controls = [self.control(number, place) for number, place in enumerate(places)]
@@ -111,14 +112,21 @@ class FarFleet:
         state = self.folder / name
         return Part(name, (*arguments, "--state", state), self.folder / f"{name}.log")
 
-    def _made_key(self) -> str:
-        made = run_argosy(
-            "keys", "create", "--tenant", "acme", "--tier", "consumer", "--name", "tests",
-            "--store", self.store,
-        )  # fmt: skip
-        found = _KEY.search(made.stdout)
-        assert found, made.stderr
-        return found[1]
+    def made_key(self, name: str) -> tuple[str, str]:
+        """Its id and its secret."""
+        store = open_store(self.store)
+        try:
+            secret, key = mint(store, tenant="acme", tier="consumer", name=name, now_s=0.0)
+        finally:
+            store.dispose()
+        return key.id, secret
+
+    def revoke_key(self, key: str) -> None:
+        store = open_store(self.store)
+        try:
+            revoke(store, key, now_s=1.0)
+        finally:
+            store.dispose()
 
     # What it says.
 
@@ -191,7 +199,7 @@ def _is_ready(url: str) -> bool:
         return False
 
 
-def _endpoint() -> tuple[subprocess.Popen, str]:
+def endpoint() -> tuple[subprocess.Popen, str]:
     engine = SimulatedEngine(slots=64, decode_tokens_per_s=60.0)
     spec = msgspec.json.encode(SimulatedSpec(model=MODEL, engine=engine)).decode()
     process = subprocess.Popen(
@@ -204,7 +212,7 @@ def _endpoint() -> tuple[subprocess.Popen, str]:
     return process, json.loads(process.stdout.readline())["url"]
 
 
-def _fleet(urls: list[str]) -> str:
+def fleet_of(urls: list[str]) -> str:
     lines = ["fleet: far", "gateway: {drain_s: 20}", "pools:"]
     lines += [
         f"  - {{name: e{n}, launcher: {{kind: endpoint, url: '{url}/v1'}}}}"

@@ -10,8 +10,10 @@ from pathlib import Path
 import msgspec
 
 from argosy.engines import registry
-from argosy.fleet.config import Deployment, Fleet
-from argosy.fleet.launchers import EndpointLauncher
+from argosy.engines.port import NODE_HOST, THIS_MACHINE, Place
+from argosy.fleet.catalogue import chip
+from argosy.fleet.config import Deployment, Fleet, Pool
+from argosy.fleet.launchers import EndpointLauncher, RayLauncher
 from argosy.fleet.messages import ReplicaSpec
 
 _GENERATION_DIGITS = 12
@@ -86,12 +88,21 @@ def _spec(
             model=fleet.model(deployment.model),
             weights=weights,
             threads=threads,
+            place=_place(pool, deployment),
         ),
         url=pool.launcher.url if isinstance(pool.launcher, EndpointLauncher) else None,
         health_path=engine.health_path,
         generation="",
     )
     return msgspec.structs.replace(spec, generation=generation_of(spec))
+
+
+def _place(pool: Pool, deployment: Deployment) -> Place:
+    """On other machines a replica binds the address of its node, which is known there."""
+    if not isinstance(pool.launcher, RayLauncher):
+        return THIS_MACHINE
+    maker = None if pool.chip is None else chip(pool.chip).maker
+    return Place(host=NODE_HOST, chip=pool.chip, maker=maker, layout=deployment.layout)
 
 
 def generation_of(spec: ReplicaSpec) -> str:

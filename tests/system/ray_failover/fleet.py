@@ -15,7 +15,7 @@ import msgspec
 from argosy.cli.running import running_fleet
 from argosy.cli.status import read_status
 from argosy.control.api import ControlStatus
-from argosy.fleet.messages import Replica, Usage
+from argosy.fleet.messages import Replica, ReplicaStatus, Usage
 from argosy.store.schema import open_store
 from argosy.store.usage import records
 from tests.launchers.ray_cluster import RayCluster, as_json
@@ -62,6 +62,18 @@ tenants: [{{name: acme}}]
 _ENGINE = "{{kind: llama.cpp, context_tokens: {tokens}, slots: 1, threads: 1, prefix_cache: false}}"
 
 
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a fleet: another one than that of the faults is smaller, or on other nodes."""
+
+    nodes: dict[str, tuple[str, str, dict[str, str]]] = msgspec.field(default_factory=lambda: NODES)
+    on: dict[str, tuple[str, ...]] = {}  # by node: words that run a command on its machine
+    head: str = "127.0.0.2"
+    fleet: str = _FLEET  # its file: {address}, {engine}, {model}
+    engine: str = _ENGINE  # in it: {tokens} of context
+    replicas: int = REPLICAS
+    controls: int = 2
+
+
 class Part:
     """One command that runs until it is ended."""
 
@@ -103,26 +115,27 @@ class Part:
 class RayFleet:
     """All of it, from the start until `close`."""
 
-    def __init__(self, nodes: tuple[str, ...] = tuple(NODES)) -> None:
+    def __init__(self, shape: Shape | None = None) -> None:
+        self.shape = shape or Shape()
         self.folder = Path(tempfile.mkdtemp(prefix="ray"))  # short: sockets lie in it
-        self.cluster = RayCluster(self.folder)
+        self.cluster = RayCluster(self.folder, host=self.shape.head)
         self.postgresql = RunningPostgreSQL()
         self.controls: list[Part] = []
         self._gateways: list[Part] = []
         try:
-            self._start(nodes)
+            self._start()
         except BaseException:
             self.close()
             raise
 
-    def _start(self, nodes: tuple[str, ...]) -> None:
+    def _start(self) -> None:
         self.cluster.start_head()
-        for name in nodes:
+        for name in self.shape.nodes:
             self.start_node(name)
         self.store = self.postgresql.fresh_url()
         self.file = self.write(tokens=1024)
         self.key = self._made_key()
-        self.controls = [self._control(number, 0) for number in range(2)]
+        self.controls = [self._control(number, 0) for number in range(self.shape.controls)]
         for control in self.controls:
             control.wait("Ctrl-C ends it")
         self.urls = ",".join(control.url for control in self.controls)
@@ -140,16 +153,19 @@ class RayFleet:
         return self._gateways[0]
 
     def start_node(self, name: str) -> None:
-        ip, resources, labels = NODES[name]
+        """Or start it again."""
+        ip, resources, labels = self.shape.nodes[name]
         if resources.startswith("--num-gpus"):
             labels = {**labels, "ray.io/accelerator-type": "H100"}
-        self.cluster.start_node(name, ip, resources=resources, labels=labels)
+        on = self.shape.on.get(name, ())
+        self.cluster.start_node(name, ip, resources=resources, labels=labels, on=on)
 
     def write(self, *, tokens: int) -> Path:
         """The fleet file, with engines of so large a context: another is another generation."""
         file = self.folder / f"fleet-{tokens}.yaml"
-        engine = _ENGINE.format(tokens=tokens)
-        file.write_text(_FLEET.format(address=self.cluster.address, model=MODEL, engine=engine))
+        engine = self.shape.engine.format(tokens=tokens)
+        text = self.shape.fleet.format(address=self.cluster.address, model=MODEL, engine=engine)
+        file.write_text(text)
         return file
 
     def _control(self, number: int, port: int | str) -> Part:
@@ -209,15 +225,18 @@ class RayFleet:
 
     def busiest(self) -> Replica:
         """One that has a stream now, as the gateway says."""
+        rows = self.ready()
+        return max(rows, key=lambda row: row.load.requests_in_flight).replica
+
+    def ready(self) -> list[ReplicaStatus]:
+        """Those that are, with their load, as the gateway says."""
         run = running_fleet(self.folder / "parts" / "g0", None)
-        rows = read_status(run).replicas
-        ready = [row for row in rows if row.replica.state == "ready"]
-        return max(ready, key=lambda row: row.load.requests_in_flight).replica
+        return [row for row in read_status(run).replicas if row.replica.state == "ready"]
 
     def is_whole(self) -> bool:
         """Whether as many are ready as are wanted, and no other is there."""
         rows = self.replicas()
-        return [row.state for row in rows] == ["ready"] * REPLICAS
+        return [row.state for row in rows] == ["ready"] * self.shape.replicas
 
     def wait_whole(self, timeout_s: float) -> float:
         """Seconds until it is, for half a second on end."""
@@ -259,10 +278,12 @@ class RayFleet:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def until(holds: Callable[[], bool], timeout_s: float, told: Callable[[], str]) -> float:
+def until(
+    holds: Callable[[], bool], timeout_s: float, told: Callable[[], str], *, every_s: float = 0.05
+) -> float:
     """Seconds until it holds."""
     began_s = time.monotonic()
     while not holds():
         assert time.monotonic() - began_s < timeout_s, f"not after {timeout_s:g} s\n{told()}"
-        time.sleep(0.05)
+        time.sleep(every_s)
     return time.monotonic() - began_s

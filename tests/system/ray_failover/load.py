@@ -8,6 +8,7 @@ import asyncio
 import json
 import threading
 import time
+from itertools import pairwise
 
 import httpx
 import msgspec
@@ -38,15 +39,34 @@ class Stream(msgspec.Struct, kw_only=True):
             return None
         return next((one - at_s for one in self.chunks_s if one > at_s + _UNDER_WAY_S), None)
 
+    def resumed_after(self, at_s: float, *, outlives_s: float) -> float | None:
+        """Seconds from a fault to the end of the silence that came of it; None: it ran later.
+
+        That is the longest of those that begin within `outlives_s`, for which a replica may still
+        have spoken.
+        """
+        if self.began_s > at_s:
+            return None
+        since = [at_s, *(one for one in self.chunks_s if one > at_s)]
+        gaps = [
+            (later - one, later - at_s)
+            for one, later in pairwise(since)
+            if one <= at_s + outlives_s
+        ]
+        return max(gaps)[1] if gaps else None
+
 
 class Load:
     """That many streams at once, in a thread, from `start` until `end`."""
 
-    def __init__(self, fleet: RayFleet, *, clients: int) -> None:
+    def __init__(
+        self, fleet: RayFleet, *, clients: int, questions: tuple[str, ...] = QUESTIONS
+    ) -> None:
         self.streams: list[Stream] = []  # that have ended
         self.texts: dict[str, str] = {}  # of a calm fleet
         self._fleet = fleet
         self._clients = clients
+        self._questions = questions
         self._is_over = False
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
 
@@ -65,7 +85,7 @@ class Load:
 
     async def _each_once(self) -> list[Stream]:
         async with self._http() as http:
-            return [await _stream(http, question) for question in QUESTIONS]
+            return [await _stream(http, question) for question in self._questions]
 
     async def _run(self) -> None:
         async with self._http() as http:
@@ -73,7 +93,7 @@ class Load:
 
     async def _repeat(self, http: httpx.AsyncClient, number: int) -> None:
         while not self._is_over:
-            self.streams.append(await _stream(http, QUESTIONS[number % len(QUESTIONS)]))
+            self.streams.append(await _stream(http, self._questions[number % len(self._questions)]))
             number += self._clients + 1
 
     def _http(self) -> httpx.AsyncClient:

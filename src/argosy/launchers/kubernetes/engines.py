@@ -1,16 +1,14 @@
 """The program in a replica's container: its image, and its command line from layout and engine.
 
-Flags are the engines' own (vLLM, "CLI reference: vllm serve"; SGLang, "Server arguments"), read
-November 2026 for the versions of the images below. What no flag of theirs can say is refused.
+What an engine is told wherever it runs is in `fleet/command_lines.py`; how its nodes meet, here.
 """
 
 import shlex
 
+from argosy.fleet import command_lines
 from argosy.fleet.config import SglangEngine, VllmEngine
-from argosy.fleet.layout import KvDtype, Layout
 from argosy.fleet.messages import ReplicaSpec
 from argosy.launchers.kubernetes.cell import Cell
-from argosy.launchers.kubernetes.makers import RANKS_OF_CHIP
 from argosy.launchers.port import LaunchError
 from argosy.perf.engine_settings import settings_of
 
@@ -38,10 +36,6 @@ _SGLANG_AMD = {
 _SGLANG_PORT = 20000  # where ranks meet: kubernetes-sigs/lws, the same example
 # kubernetes-sigs/lws, docs/examples/vllm/TPU/lws.yaml
 _RAY_SCRIPT = "/workspace/vllm/examples/online_serving/multi-node-serving.sh"
-_KV_DTYPE: dict[str, dict[KvDtype, str]] = {
-    "vllm": {"fp8": "fp8"},
-    "sglang": {"fp8": "fp8_e4m3"},
-}
 
 
 def image(spec: ReplicaSpec, cell: Cell) -> str:
@@ -83,24 +77,10 @@ def _vllm(
     spec: ReplicaSpec, cell: Cell, engine: VllmEngine, *, nodes: int, leads: bool
 ) -> list[str]:
     layout = spec.layout
-    _check_experts(spec, whole=layout.tp * layout.dp)
     if nodes > 1 and (layout.dp > 1 or cell.maker == "AWS"):
         told = f"{spec.name}: vllm with dp = {layout.dp} on {cell.chip} does not span nodes."
         raise LaunchError(f"{told} What works: tp x pp over nodes of NVIDIA, AMD or Google chips")
-    words = ["vllm", "serve", cell.model_path(spec.model), "--served-model-name", spec.model]
-    words += _address(cell, leads=leads)
-    words += ["--tensor-parallel-size", str(layout.tp * _ranks(spec, cell))]
-    words += ["--pipeline-parallel-size", str(layout.pp)]
-    if layout.dp > 1:
-        words += ["--data-parallel-size", str(layout.dp)]
-    if layout.ep > 1:
-        words += ["--enable-expert-parallel"]
-    words += _numbers(layout, kind="vllm")
-    words += ["--max-model-len", str(engine.context_tokens)]
-    words += ["--max-num-seqs", str(engine.requests_max)]
-    words += ["--max-num-batched-tokens", str(settings_of(engine).prefill_tokens_max)]
-    words += ["--gpu-memory-utilization", f"{engine.memory_share:g}"]
-    words += ["--enable-prefix-caching" if engine.prefix_cache else "--no-enable-prefix-caching"]
+    words = ["vllm", "serve", *command_lines.vllm(engine, _asked(spec, cell, engine, leads=leads))]
     return words if nodes == 1 else _over_nodes(words, cell, leads=leads)
 
 
@@ -121,54 +101,26 @@ def _over_nodes(words: list[str], cell: Cell, *, leads: bool) -> list[str]:
 def _sglang(
     spec: ReplicaSpec, cell: Cell, engine: SglangEngine, *, nodes: int, leads: bool
 ) -> list[str]:
-    layout = spec.layout
-    words = ["python3", "-m", "sglang.launch_server"]
-    words += ["--model-path", cell.model_path(spec.model), "--served-model-name", spec.model]
-    words += _address(cell, leads=leads)
-    # Its tensor ranks are cut into dp groups for attention, so they count both.
-    words += ["--tp-size", str(layout.tp * layout.dp * _ranks(spec, cell))]
-    words += ["--pp-size", str(layout.pp)]
-    if layout.dp > 1:
-        words += ["--dp-size", str(layout.dp), "--enable-dp-attention"]
-    if layout.ep > 1:
-        words += ["--ep-size", str(layout.ep)]
-    words += _numbers(layout, kind="sglang")
-    words += ["--context-length", str(engine.context_tokens)]
-    words += ["--max-running-requests", str(engine.requests_max)]
-    words += ["--chunked-prefill-size", str(settings_of(engine).prefill_tokens_max)]
-    words += ["--mem-fraction-static", f"{engine.memory_share:g}"]
-    if not engine.prefix_cache:
-        words += ["--disable-radix-cache"]
+    asked = _asked(spec, cell, engine, leads=leads)
+    words = ["python3", "-m", "sglang.launch_server", *command_lines.sglang(engine, asked)]
     if nodes > 1:
         words += ["--dist-init-addr", f"$(LWS_LEADER_ADDRESS):{_SGLANG_PORT}"]
         words += ["--nnodes", "$(LWS_GROUP_SIZE)", "--node-rank", "$(LWS_WORKER_INDEX)"]
     return words
 
 
-def _address(cell: Cell, *, leads: bool) -> list[str]:
-    """Where it listens; a helper is not spoken to."""
-    return ["--host", "0.0.0.0", "--port", str(cell.launcher.port)] if leads else []
-
-
-def _numbers(layout: Layout, *, kind: str) -> list[str]:
-    """In what numbers it computes. Weights below 8 bits say themselves how they are packed."""
-    words = ["--dtype", "bfloat16"]
-    if layout.dtype == "fp8":
-        words += ["--quantization", "fp8"]
-    kv_dtype = _KV_DTYPE[kind].get(layout.kv_dtype)
-    return words if kv_dtype is None else [*words, "--kv-cache-dtype", kv_dtype]
-
-
-def _ranks(spec: ReplicaSpec, cell: Cell) -> int:
-    """Ranks of the engine that one chip is."""
-    if cell.maker == "AWS" and cell.chip not in RANKS_OF_CHIP:
-        told = f"{spec.name}: how many ranks of vllm one {cell.chip} is, is not known here."
-        raise LaunchError(f"{told} Chips of AWS that it is known of: {', '.join(RANKS_OF_CHIP)}")
-    return RANKS_OF_CHIP.get(cell.chip or "", 1)
-
-
-def _check_experts(spec: ReplicaSpec, *, whole: int) -> None:
-    """Whether experts are spread is a switch of vLLM, no number: over all ranks or none."""
-    if spec.layout.ep not in (1, whole):
-        told = f"{spec.name}: vllm spreads experts over all tp x dp = {whole} chips or none,"
-        raise LaunchError(f"{told} not over ep = {spec.layout.ep}. Write ep: {whole}, or none")
+def _asked(
+    spec: ReplicaSpec, cell: Cell, engine: VllmEngine | SglangEngine, *, leads: bool
+) -> command_lines.Asked:
+    """Raises LaunchError. A helper is not spoken to."""
+    why = command_lines.why_not(engine, spec.layout, chip=cell.chip, maker=cell.maker)
+    if why:
+        raise LaunchError(f"{spec.name}: {why}")
+    return command_lines.Asked(
+        model=spec.model,
+        weights=cell.model_path(spec.model),
+        layout=spec.layout,
+        chip=cell.chip,
+        prefill_tokens_max=settings_of(engine).prefill_tokens_max,
+        address=("0.0.0.0", str(cell.launcher.port)) if leads else None,
+    )

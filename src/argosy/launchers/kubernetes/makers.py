@@ -41,14 +41,6 @@ MAKERS: dict[str, MakerNames] = {
     ),
 }
 
-# Ranks that one chip counts as in an engine's tensor parallelism, where it is not one.
-RANKS_OF_CHIP: dict[str, int] = {
-    # Neuron documentation, "Best practices for training": four logical cores a chip (LNC 2)
-    "Trainium2": 4,
-    # Google Cloud, "TPU7x (Ironwood)": tpu7x-standard-4t is 4 chips and 8 devices
-    "TPU-v7": 2,
-}
-
 # cloud.google.com/gke-tpu-accelerator: Google Cloud, "Plan TPUs in GKE"
 TPU_ACCELERATOR: dict[str, str] = {
     "TPU-v5e": "tpu-v5-lite-podslice",

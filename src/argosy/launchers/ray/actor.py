@@ -22,13 +22,12 @@ class ReplicaActor:
 
     def __init__(self, launch: bytes) -> None:
         what = msgspec.json.decode(launch, type=Launch)
-        host = ray.util.get_node_ip_address()
         self._child = Child(
             what.name,
             what.argv,
             what.env,
             folder=Path(platformdirs.user_state_dir("argosy")) / "ray" / what.fleet,
-            host="127.0.0.1" if host.startswith("127.") else host,
+            host=ray.util.get_node_ip_address(),
         )
 
     def describe(self) -> dict[str, Any]:

@@ -1,17 +1,22 @@
 """A replica's process, tied to the process that starts it: when that one dies, however, so does it.
 
 Three ties: the kernel's parent-death signal, the end of its stdin, and a record that whoever comes
-next on this machine reads (`orphans.py`). Its stderr goes to a log, stdout's first line is its URL.
+next on this machine reads (`orphans.py`). Its stderr goes to a log, stdout's first line is its URL;
+or it is told its port, prints what it likes, and listens there once it is ready.
 Plain threads: an actor is no place for an event loop of ours. Knows nothing of Ray.
 """
 
 import contextlib
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
+from time import sleep
 from typing import IO
 from urllib.parse import quote
 
@@ -35,6 +40,12 @@ except OSError as error:
     sys.exit(f"{sys.argv[2]} cannot be run: {error}")
 """
 _LINE_BYTES_MAX = 65536
+# Below the ports that Linux gives to connections (32768 and up), for an engine may bind its own
+# when its model is loaded; above those of Ray (10002 to 19999). Engines take more, some hundreds
+# after the one that they are told.
+_PORTS = range(20000, 31000)
+_PORTS_TRIED = 100
+_KNOCK_S = 0.2
 # Set by Ray for its own processes: not meant for an engine, which would compute on one thread.
 _RAYS_OWN = ("OMP_NUM_THREADS", "PYTHONBREAKPOINT")
 
@@ -43,14 +54,15 @@ class Child:
     """One process and what is known of it. `folder` is the machine's, for logs and records.
 
     `host` is where others reach this machine: `{host}` in a word of `argv` becomes it, and so does
-    the 127.0.0.1 or 0.0.0.0 of the URL that the program says.
+    the 0.0.0.0 of the URL that the program says, or its 127.0.0.1 where `host` is not on loopback.
+    `{port}` becomes a free port: such a program is listening as soon as something does there.
     """
 
     def __init__(
         self, name: str, argv: tuple[str, ...], env: dict[str, str], *, folder: Path, host: str
     ) -> None:
         self._name = name
-        self._argv = tuple(word.replace("{host}", host) for word in argv)
+        self._argv = argv
         self._env = env
         self._folder = folder
         self._host = host
@@ -105,15 +117,14 @@ class Child:
         with self._log.open() as stderr, self._news:
             if self._is_stopping:
                 return "stopped before it was started"
-            process = self._process = self._spawn(stderr)
+            told = any("{port}" in word for word in self._argv)
+            port = _free_port(self._host) if told else None
+            process = self._process = self._spawn(stderr, port)
             self._tell(pid=process.pid)
         assert process.stdin is not None
-        assert process.stdout is not None
         record = put_on_record(self._folder / "records", self._name, process.pid)
-        reader = threading.Thread(
-            target=self._read, args=(process.stdout,), name="stdout", daemon=True
-        )
-        reader.start()
+        follow = partial(self._knock, port) if port is not None else partial(self._read, process)
+        threading.Thread(target=follow, name="follower", daemon=True).start()
         # Not reaped yet: until its group is killed too, nobody else can have its pid.
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -127,23 +138,35 @@ class Child:
         words = "" if self._is_stopping else f", {self._log.tail()}"
         return was.detail or f"{how_it_ended(status)}{when}{words}"
 
-    def _spawn(self, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
+    def _spawn(self, stderr: IO[bytes], port: int | None) -> subprocess.Popen[bytes]:
+        words = [
+            word.replace("{host}", self._host).replace("{port}", str(port)) for word in self._argv
+        ]
         theirs = {
             key: value
             for key, value in os.environ.items()
             if not key.startswith("RAY_") and key not in _RAYS_OWN
         }
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _TIE, str(os.getpid()), *self._argv],
+            [sys.executable, "-I", "-S", "-c", _TIE, str(os.getpid()), *words],
             env={**theirs, **self._env},
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=subprocess.PIPE if port is None else stderr,
             stderr=stderr,
             start_new_session=True,
         )
 
-    def _read(self, stdout: IO[bytes]) -> None:
-        with stdout:
+    def _knock(self, port: int) -> None:
+        while not self._has_ended():
+            with contextlib.suppress(OSError):
+                socket.create_connection((self._host, port), _KNOCK_S).close()
+                self._tell(state="listening", url=f"http://{_in_url(self._host)}:{port}")
+                break
+            sleep(_KNOCK_S)
+
+    def _read(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        with process.stdout as stdout:
             line = stdout.readline(_LINE_BYTES_MAX)
             url = _read_url(line)
             if url is not None:
@@ -156,8 +179,10 @@ class Child:
                 pass
 
     def _from_afar(self, url: str) -> str:
-        for here in ("//127.0.0.1:", "//0.0.0.0:"):
-            url = url.replace(here, f"//{self._host}:", 1)
+        everywhere = ("//0.0.0.0:",)
+        nowhere = ("//127.0.0.1:",) if not self._host.startswith("127.") else ()
+        for here in (*everywhere, *nowhere):
+            url = url.replace(here, f"//{_in_url(self._host)}:", 1)
         return url
 
     def _tell(self, **news: str | int | None) -> None:
@@ -177,6 +202,20 @@ def _read_url(line: bytes) -> str | None:
         return msgspec.json.decode(line, type=_Listening).url
     except ValueError:  # msgspec's errors are ValueErrors
         return None
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _free_port(host: str) -> int:
+    """Free now; whoever finds it taken later ends, and is started again with another."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for port in random.SystemRandom().sample(_PORTS, _PORTS_TRIED):
+        with contextlib.suppress(OSError), socket.create_server((host, port), family=family):
+            return port
+    told = f"none of {_PORTS_TRIED} ports of {host} from {_PORTS.start} to {_PORTS.stop} is free"
+    raise OSError(told)
 
 
 def how_it_ended(status: int) -> str:
