@@ -23,6 +23,7 @@ from argosy.fleet.launchers import EndpointLauncher
 from argosy.fleet.messages import Key, Replica, ReplicaState, ReplicaTable, Usage
 from argosy.gateway.batches.api import BatchApi
 from argosy.gateway.ledger import Ledger
+from argosy.gateway.quotas import Quotas
 from argosy.gateway.server import Gateway
 from argosy.gateway.wiring import Wiring
 
@@ -79,22 +80,26 @@ class House:
         self.clients.append(client)
         return client
 
-    async def replica(self, behaves: Behaviour, *, model: str = "tiny") -> Upstream:
+    async def replica(
+        self, behaves: Behaviour, *, model: str = "tiny", pool: str = "there"
+    ) -> Upstream:
         """One more ready replica."""
         upstream = Upstream(behaves)
         url = await upstream.start()
         self.upstreams.append(upstream)
-        self.publish(url, model=model)
+        self.publish(url, model=model, pool=pool)
         return upstream
 
-    def publish(self, url: str, *, model: str = "tiny", state: ReplicaState = "ready") -> str:
+    def publish(
+        self, url: str, *, model: str = "tiny", state: ReplicaState = "ready", pool: str = "there"
+    ) -> str:
         """Put a replica at that URL into the table; its name."""
         name = f"{model}-{len(self.replicas) + 1}"
         self.replicas[name] = Replica(
             name=name,
             deployment=f"{model}@there",
             model=model,
-            pool="there",
+            pool=pool,
             engine=ENGINES[model],
             state=state,
             url=url,
@@ -102,10 +107,10 @@ class House:
         self._push()
         return name
 
-    def turns(self, name: str, state: ReplicaState) -> None:
-        """The control plane now calls it so."""
+    def turns(self, name: str, state: ReplicaState, **changed: object) -> None:
+        """The control plane now calls it so, or says other things of it too."""
         fields = {field: getattr(self.replicas[name], field) for field in Replica.__struct_fields__}
-        self.replicas[name] = Replica(**{**fields, "state": state})
+        self.replicas[name] = Replica(**{**fields, "state": state, **changed})
         self._push()
 
     def _push(self) -> None:
@@ -169,6 +174,7 @@ async def running(
     ledger: Ledger | None = None,
     models: tuple[Model, ...] = tuple(Model(name=name) for name in ENGINES),
     batches: BatchApi | None = None,
+    quotas: Quotas | None = None,
     **settings: object,
 ) -> AsyncIterator[House]:
     """A gateway with one replica of `tiny` per behaviour."""
@@ -189,6 +195,7 @@ async def running(
         find_key_by_id={key.id: key for key in _keys(tenants).values()}.get,
         batches=batches,
         ledger=ledger,
+        quotas=quotas,
         record=records.append,
         usage_unwritten=lambda: 0,
         usage_is_overloaded=lambda: False,

@@ -46,7 +46,7 @@ async def _house_of(house, *behaviours: Behaviour) -> None:
         await house.replica(behaves, model="long")
 
 
-def _texts(events: list[bytes]) -> str:
+def texts(events: list[bytes]) -> str:
     chunks = [json.loads(event) for event in events if event != b"[DONE]"]
     return "".join(
         choice["delta"].get("content") or "" for part in chunks for choice in part["choices"]
@@ -60,7 +60,7 @@ def test_a_cut_chat_goes_on_without_a_seam(cut_after):
             await _house_of(house, tells(cut_after=cut_after), tells())
             body = {**ASK, "stream_options": {"include_usage": True}}
             answer = await (await house.client()).ask(body=body)
-            assert _texts(answer.events) == TEXT
+            assert texts(answer.events) == TEXT
             assert answer.events[-1] == b"[DONE]"
             chunks = [json.loads(event) for event in answer.events[:-1]]
             assert len({part["id"] for part in chunks if part["choices"]}) == 1
@@ -80,7 +80,7 @@ def test_it_goes_on_again_and_again_within_the_bound():
         async with running(attempts_max=4) as house:
             await _house_of(house, tells(cut_after=4))
             answer = await (await house.client()).ask(body=ASK)
-            assert _texts(answer.events) == TEXT
+            assert texts(answer.events) == TEXT
             [record] = await house.recorded()
             assert (record.outcome, record.attempts) == ("finished", 4)
 
@@ -92,7 +92,7 @@ def test_what_is_left_of_max_tokens_is_asked_for():
         async with running() as house:
             await _house_of(house, tells(cut_after=5), tells())
             answer = await (await house.client()).ask(body={**ASK, "max_tokens": 8})
-            assert _texts(answer.events) == "".join(WORDS[:8])
+            assert texts(answer.events) == "".join(WORDS[:8])
             assert house.upstreams[1].calls[0].fields["max_tokens"] == 3
 
     run(test())
@@ -103,7 +103,7 @@ def test_an_answer_cut_just_before_its_end_by_max_tokens_is_ended_here():
         async with running() as house:
             await _house_of(house, tells(cut_after=5), tells())
             answer = await (await house.client()).ask(body={**ASK, "max_tokens": 5})
-            assert _texts(answer.events) == "".join(WORDS[:5])
+            assert texts(answer.events) == "".join(WORDS[:5])
             reasons = [
                 c["finish_reason"]
                 for event in answer.events[:-1]

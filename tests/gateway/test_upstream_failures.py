@@ -138,7 +138,21 @@ def test_nothing_but_refused_connections_ends_in_502():
             house.publish(nobody_listens())
             answer = await (await house.client()).ask()
             assert answer.status == 502
-            assert "3 attempts" in answer.error["message"]
+            assert "cannot connect" in answer.error["message"]
+            assert house.records[-1].attempts > 3  # which cost nothing: it waited all its time
+
+    run(test())
+
+
+def test_a_request_whose_only_replica_is_gone_waits_for_the_next_one():
+    async def test():
+        async with running() as house:
+            house.publish(nobody_listens())
+            client = await house.client()
+            client.say(request("/v1/chat/completions", MESSAGE))
+            await asyncio.sleep(0.2)
+            await house.replica(GOOD)
+            assert (await client.answer()).status == 200
 
     run(test())
 

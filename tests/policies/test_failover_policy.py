@@ -121,3 +121,13 @@ def test_without_a_retry_left_the_fallback_or_the_client_is_next():
 def test_an_answer_that_has_begun_is_gone_on_with_whatever_is_left():
     begun = msgspec.structs.replace(view(untried=True), may_retry=False, has_begun=True)
     assert isinstance(after_failure(Failure(kind="lost"), begun), Again)
+
+
+def test_who_cannot_be_reached_is_asked_again_as_long_as_a_request_waits_for_a_replica():
+    one = msgspec.structs.replace(view(attempts=9), wait_s_max=30.0)
+    unreached = Failure(kind="unreached")
+    assert isinstance(after_failure(unreached, msgspec.structs.replace(one, waited_s=29.0)), Again)
+    assert isinstance(after_failure(unreached, msgspec.structs.replace(one, waited_s=30.0)), GiveUp)
+    assert isinstance(after_failure(Failure(kind="lost"), one), GiveUp)
+    elsewhere = msgspec.structs.replace(one, has_fallback=True)
+    assert isinstance(after_failure(unreached, elsewhere), FallBack)

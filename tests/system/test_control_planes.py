@@ -20,6 +20,7 @@ from argosy.store.usage import records
 from tests.store.running_postgresql import RunningPostgreSQL, shared_postgresql
 
 pytestmark = pytest.mark.timeout(240)  # the first one starts all of it
+SLACK_S = 1.0  # a machine with much other work
 _AFTER_S = 1.0  # of load, when it is over
 
 
@@ -215,6 +216,45 @@ def test_an_applied_file_reaches_all_gateways_and_the_next_leader(far: FarFleet)
         5.0,
     )
     far.control_again(first)
+
+
+def test_a_key_is_known_to_all_gateways_within_a_second_and_revoked_as_soon(far: FarFleet, say):
+    def answers(key: str) -> list[int]:
+        headers = {"authorization": f"Bearer {key}"}
+        return [
+            httpx.get(f"{one.url}/v1/models", headers=headers, trust_env=False).status_code
+            for one in far.gateways
+        ]
+
+    id_, secret = far.made_key("fresh")
+    known_s = wait_until(lambda: answers(secret) == [200, 200], 5.0)
+    far.revoke_key(id_)
+    revoked_s = wait_until(lambda: answers(secret) == [401, 401], 5.0)
+    say(f"a key is known {known_s:.2f} s after it is made, refused {revoked_s:.2f} s after revoked")
+    assert max(known_s, revoked_s) < 1.0 + SLACK_S
+
+
+def test_a_gateway_is_started_again_while_postgresql_is_away_and_knows_its_keys(
+    far: FarFleet, postgresql: RunningPostgreSQL
+):
+    far.gateways[1].wait("serves fleet")
+    wait_until(lambda: (far.folder / "g1" / "keys.json").exists(), 5.0)
+    store = open_store(far.store)
+    port = int(far.gateways[1].url.rpartition(":")[2])
+    try:
+        known = len(records(store, limit=100_000))
+        postgresql.stop(crash=True)
+        try:
+            far.gateways[1].kill()
+            far.gateways[1] = far.gateway(1, port)
+            far.gateways[1].wait("serves fleet")
+            ended = under_load(far, lambda: time.sleep(1.0))
+            assert none_failed(ended)
+        finally:
+            postgresql.start()
+        wait_until(lambda: len(records(store, limit=100_000)) == known + len(ended), 15.0)
+    finally:
+        store.dispose()
 
 
 def test_gateways_serve_on_and_restart_without_any_control_plane(far: FarFleet):

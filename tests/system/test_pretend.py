@@ -81,6 +81,9 @@ def test_a_cloud_is_lost_under_load_and_comes_back_and_no_client_notices(start_f
         assert "own-mi300x" not in where  # it may stay in the US alone
         pretend(fleet, "back", "azure")
         wait_until(lambda: states(fleet, *LOST) == {"ready"}, 40, fleet)
+        log = run_argosy("events", "azure", "--state", fleet.state).stdout
+        assert "lose       azure  pretended: pools azure-h100, azure-maia; 3 replicas" in log
+        assert "back       azure  pools azure-h100, azure-maia can be started on" in log
     finally:
         over.set()
         clients.join(60)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from argosy.cli.operator_socket import Apply
-from argosy.cli.running import ControlOption, ask, refuse
+from argosy.cli.running import ControlOption, TlsOption, ask, far, refuse
 from argosy.cli.state import StateDir
 
 _TIMEOUT_S = 600.0  # weights may have to be fetched
@@ -16,7 +16,9 @@ NewFile = Annotated[
 ]
 
 
-def apply(file: NewFile = None, *, state: StateDir, control: ControlOption = None) -> None:
+def apply(
+    file: NewFile = None, *, state: StateDir, control: ControlOption = None, tls: TlsOption = None
+) -> None:
     """Take up a fleet file; replicas and gateway change over without a lost request.
 
     Examples:
@@ -28,10 +30,12 @@ def apply(file: NewFile = None, *, state: StateDir, control: ControlOption = Non
 
     """
     request = _request(file, is_dry=False, is_far=control is not None)
-    typer.echo(ask(state, request, timeout_s=_TIMEOUT_S, control=control))
+    typer.echo(ask(state, request, timeout_s=_TIMEOUT_S, control=far(control, tls)))
 
 
-def diff(file: NewFile = None, *, state: StateDir, control: ControlOption = None) -> None:
+def diff(
+    file: NewFile = None, *, state: StateDir, control: ControlOption = None, tls: TlsOption = None
+) -> None:
     """Say what `argosy apply` would change, and change nothing.
 
     Examples:
@@ -41,7 +45,7 @@ def diff(file: NewFile = None, *, state: StateDir, control: ControlOption = None
 
     """
     request = _request(file, is_dry=True, is_far=control is not None)
-    typer.echo(ask(state, request, timeout_s=_TIMEOUT_S, control=control))
+    typer.echo(ask(state, request, timeout_s=_TIMEOUT_S, control=far(control, tls)))
 
 
 def _request(file: Path | None, *, is_dry: bool, is_far: bool) -> Apply:

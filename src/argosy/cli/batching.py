@@ -39,9 +39,7 @@ class Batching:
             files=self._files, batches=Batches(store), unix_time_s=now_s, changed=self._wake
         )
 
-    def start(
-        self, url: str, *, operator_token: str, tls: ssl.SSLContext | None = None
-    ) -> None:
+    def start(self, url: str, *, operator_token: str, tls: ssl.SSLContext | None = None) -> None:
         """Send what has no result yet, of earlier runs too, to the gateway at `url`."""
         self._client = HttpItemClient(own_url(url), operator_token=operator_token, tls=tls)
         self._runner = BatchRunner(
@@ -76,8 +74,11 @@ def owner_finder(store: Engine, ring: KeyRing, up_key: Key) -> Callable[[str], K
     """Finds the live key that a batch was made with.
 
     Each run revokes the key that the run before made, and the batches of that one must survive
-    it: their items go on with `up_key`, as long as it is the same tenant's.
+    it: their items go on with `up_key`, as long as it is the same tenant's. One without an id is
+    nobody's: then batches end with their keys.
     """
+    if not up_key.id:
+        return ring.find_by_id
     earlier = {
         key.id
         for key in list_keys(store, include_revoked=True)

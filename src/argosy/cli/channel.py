@@ -13,7 +13,7 @@ from typing import Generic, TypeAlias, TypeVar
 import msgspec
 
 from argosy.fleet.config import Fleet
-from argosy.fleet.messages import Key, ReplicaTable
+from argosy.fleet.messages import Key, LiveKeys, ReplicaTable
 from argosy.gateway.together import Collected, GatewaySnapshot
 from argosy.observability.counts import MetricsSnapshot
 
@@ -37,6 +37,7 @@ class Begin(Word, frozen=True, kw_only=True, tag=True):
     operator_token: str
     up_key: Key
     table: ReplicaTable
+    keys: LiveKeys | None = None  # that a control plane told; None: none ever did
 
 
 class Serve(Word, frozen=True, tag=True):
@@ -47,6 +48,12 @@ class Table(Word, frozen=True, kw_only=True, tag=True):
     """Route on this from now on."""
 
     table: ReplicaTable
+
+
+class Keys(Word, frozen=True, kw_only=True, tag=True):
+    """A control plane told these."""
+
+    keys: LiveKeys
 
 
 class Report(Word, frozen=True, kw_only=True, tag=True):
@@ -116,7 +123,7 @@ class Farewell(Word, frozen=True, kw_only=True, tag=True):
     snapshot: GatewaySnapshot
 
 
-ToChild: TypeAlias = Begin | Serve | Table | Report | Count | Answered | Retire | Drain
+ToChild: TypeAlias = Begin | Serve | Table | Keys | Report | Count | Answered | Retire | Drain
 ToParent: TypeAlias = Ready | Serving | Reported | Counted | Collecting | Farewell
 
 

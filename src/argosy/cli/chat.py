@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import msgspec
 import typer
 
-from argosy.cli.running import PortOption, refuse, running_fleet
+from argosy.cli.running import PortOption, own_gateway_tls, refuse, running_fleet
 from argosy.cli.state import StateDir
 from argosy.fleet.messages import RunFile
 
@@ -75,6 +75,7 @@ def chat(
         headers={"authorization": f"Bearer {key}"},
         timeout=_TIMEOUT_S,
         trust_env=False,
+        verify=own_gateway_tls(run),
     ) as client:
         talk = _Talk(client, model=model or _first_model(client, run), max_tokens=max_tokens)
         talk.begin(system)

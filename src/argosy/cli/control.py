@@ -22,7 +22,7 @@ from argosy.cli.files import (
     load_fleet,
     parse_fleet,
 )
-from argosy.cli.running import control_token, refuse
+from argosy.cli.running import TlsOption, control_token, refuse, tls_identity
 from argosy.cli.state import StateDir, StoreUrl, open_state_store
 from argosy.cli.upstream_keys import MissingKeyError, upstream_keys
 from argosy.fleet.config import Fleet
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from argosy.cli.control_desk import ControlDesk
     from argosy.cli.control_plane import ControlPlane
+    from argosy.cli.tls import Identity
     from argosy.control.leading import Leading
     from argosy.store.leases import Lease
 
@@ -53,6 +54,13 @@ def control(
             metavar="URL", help="Where others find it; unset: the host's name and the port."
         ),
     ] = None,
+    tls: TlsOption = None,
+    is_clear: Annotated[
+        bool,
+        typer.Option(
+            "--clear-text", help="Without TLS on an address that other hosts reach, token and all."
+        ),
+    ] = False,
     state: StateDir,
     lease_s: Annotated[
         float, typer.Option("--lease", min=0.5, help="Seconds that a silent leader leads on.")
@@ -66,7 +74,8 @@ def control(
     Examples:
         ARGOSY_CONTROL_TOKEN=... argosy control fleet.yaml --store postgresql://argosy@db/argosy
 
-        argosy control fleet.yaml --store postgresql://argosy@db/argosy --listen 0.0.0.0:8470
+        argosy control fleet.yaml --store postgresql://argosy@db/argosy --listen 0.0.0.0:8470 \
+--tls /etc/argosy/tls
 
     """
     token = control_token()
@@ -75,10 +84,17 @@ def control(
         _check(fleet, are_local_allowed=are_local_allowed)
     except (UnreadableFleetError, MissingKeyError) as error:
         refuse(str(error))
-    listener, url = _bound(listen, advertise)
+    identity = tls_identity(tls, listens=True)
+    listener, url = _bound(
+        listen,
+        advertise,
+        scheme="http" if identity is None else "https",
+        is_open=is_clear or identity is not None,
+    )
     state.mkdir(parents=True, exist_ok=True)
     with closing(listener), open_state_store(state, store) as opened:
         run = _Run(fleet, text, state=state, store=opened, url=url, lease_s=lease_s)
+        run.identity = identity
         run.are_local_allowed = are_local_allowed
         import uvloop
 
@@ -105,6 +121,7 @@ class _Run:
         self._url = url
         self._lease_s = lease_s
         self.are_local_allowed = False
+        self.identity: Identity | None = None  # None: in the clear
 
     async def main(self, listener: socket.socket, token: str) -> None:
         """Returns when it has been told to stop, and another may lead."""
@@ -122,14 +139,20 @@ class _Run:
         leading = Leading(
             self._store, self._fleet.fleet, str(holder), clock_s=awake_s, ttl_s=self._lease_s
         )
-        desk = ControlDesk(self._store, self._fleet, leading, url=self._url, token=token)
-        api = Api(desk, listener, token=token)
+        tls = self.identity
+        desk = ControlDesk(
+            self._store, self._fleet, leading, url=self._url, token=token, identity=tls
+        )
+        api = Api(desk, listener, token=token, tls=None if tls is None else tls.server)
         api.start()
         desk.start()
+        refreshing = None if tls is None else asyncio.create_task(tls.refresh_forever())
         _say(f"control plane of fleet {self._fleet.fleet} at {self._url}; Ctrl-C ends it")
         try:
             await self._take_turns(leading, desk)
         finally:
+            if refreshing is not None:
+                refreshing.cancel()
             await desk.stop()
             await api.stop()
             await leading.resign()
@@ -244,7 +267,21 @@ def _check(fleet: Fleet, *, are_local_allowed: bool) -> None:
         )
 
 
-def _bound(listen: str, advertise: str | None) -> tuple[socket.socket, str]:
+def _check_clear(listen: str, host: str) -> None:
+    """Exits with 1 where the token would cross a network for all to read."""
+    from argosy.fleet.rules import is_loopback
+
+    if not is_loopback(host):
+        refuse(
+            f"--listen {listen} is reached by other hosts, and would speak to them in the clear, "
+            "the token too. Give it certificates: --tls DIR; or listen on 127.0.0.1 behind what "
+            "speaks TLS; or, in a network that nobody else reads: --clear-text"
+        )
+
+
+def _bound(
+    listen: str, advertise: str | None, *, scheme: str, is_open: bool
+) -> tuple[socket.socket, str]:
     """The listening socket and the URL. Exits with 1 where there is none."""
     host, _, port = listen.rpartition(":")
     if not host or not port.isdecimal():
@@ -252,6 +289,8 @@ def _bound(listen: str, advertise: str | None) -> tuple[socket.socket, str]:
     if advertise is not None and urlsplit(advertise).scheme not in ("http", "https"):
         refuse(f"--advertise {advertise}: it is a URL, e.g. http://control-1.example:8470")
     host = host.strip("[]")
+    if not is_open:
+        _check_clear(listen, host)
     try:
         listener = socket.create_server(
             (host, int(port)),
@@ -262,7 +301,7 @@ def _bound(listen: str, advertise: str | None) -> tuple[socket.socket, str]:
         refuse(f"cannot listen on {listen}: {error}. Name another: --listen HOST:PORT")
     name = socket.gethostname() if host in ("0.0.0.0", "::") else host
     name = f"[{name}]" if ":" in name else name
-    url = advertise or f"http://{name}:{listener.getsockname()[1]}"
+    url = advertise or f"{scheme}://{name}:{listener.getsockname()[1]}"
     return listener, url.rstrip("/")
 
 

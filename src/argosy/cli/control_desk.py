@@ -5,6 +5,7 @@ an operator asks.
 """
 
 import asyncio
+import ssl
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -13,6 +14,7 @@ from sqlalchemy import Engine as StoreEngine
 from argosy.cli.control_plane import ControlPlane
 from argosy.cli.operator_socket import Asked
 from argosy.cli.state import now_s
+from argosy.cli.tls import Identity, in_words
 from argosy.control.api import (
     FORWARDED,
     Answer,
@@ -38,7 +40,14 @@ class ControlDesk:
     """Of one control plane."""
 
     def __init__(
-        self, store: StoreEngine, fleet: Fleet, leading: Leading, *, url: str, token: str
+        self,
+        store: StoreEngine,
+        fleet: Fleet,
+        leading: Leading,
+        *,
+        url: str,
+        token: str,
+        identity: Identity | None = None,
     ) -> None:
         now = asyncio.get_running_loop().time
         self.publication = Publication(now)
@@ -48,6 +57,7 @@ class ControlDesk:
         self._leading = leading
         self._url = url
         self._token = token
+        self._identity = identity
         self._control: ControlPlane | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._use(fleet)
@@ -143,11 +153,13 @@ class ControlDesk:
         import httpx
 
         headers = {"authorization": f"Bearer {self._token}", FORWARDED: "1"}
+        tls = True if self._identity is None else self._identity.client
         try:
-            async with httpx.AsyncClient(timeout=_PASS_ON_S, trust_env=False) as client:
+            async with httpx.AsyncClient(timeout=_PASS_ON_S, trust_env=False, verify=tls) as client:
                 answer = await client.post(f"{leader}/v1/operator", content=body, headers=headers)
-        except httpx.HTTPError as error:
-            told = f"{leader} leads fleet {self._leading.fleet}, and does not answer: {error!r}"
+        except (httpx.HTTPError, ssl.SSLError) as error:
+            told = f"{leader} leads fleet {self._leading.fleet}, and does not answer: "
+            told += in_words(error) or repr(error)
             return Answer(status=503, body=error_body(told))
         return Answer(status=answer.status_code, body=answer.content)
 

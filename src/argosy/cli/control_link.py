@@ -8,9 +8,12 @@ is gone or stopped holds up nothing.
 import asyncio
 import hashlib
 import logging
+import os
 import random
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -18,11 +21,13 @@ import msgspec
 
 from argosy.cli.gateways import Gateways
 from argosy.cli.state import now_s
+from argosy.cli.tls import Identity, in_words
 from argosy.control.hearing import Report
-from argosy.control.publication import NO_TABLE, WAIT_S_MAX, Orders
-from argosy.fleet.messages import Message, ReplicaTable
+from argosy.control.publication import NOTHING, WAIT_S_MAX, Orders
+from argosy.fleet.messages import LiveKeys, Message, ReplicaTable
 
 logger = logging.getLogger(__name__)
+M = TypeVar("M", bound=Message)
 CUT_OFF_S = 10.0  # without any control plane's word; twice the longest wait for news
 _ANSWER_S = 5.0  # beyond the wait
 _AGAIN_S, _AGAIN_S_MAX = 0.2, 2.0  # after one did not answer; doubles, with jitter
@@ -45,22 +50,26 @@ class CellFile:
 
     def read(self) -> Cell | None:
         """None where there is none that can be read, which is said."""
-        try:
-            return msgspec.json.decode(self.path.read_bytes(), type=Cell)
-        except FileNotFoundError:
-            return None
-        except (OSError, msgspec.MsgspecError) as error:
-            logger.warning("%s cannot be read: %s", self.path, error)
-            return None
+        return _read_json(self.path, Cell)
 
     def write(self, cell: Cell) -> None:
         """Whole, or not at all."""
-        fresh = self.path.with_suffix(".new")
-        try:
-            fresh.write_bytes(msgspec.json.encode(cell))
-            fresh.replace(self.path)
-        except OSError as error:
-            logger.warning("%s cannot be written: %s", self.path, error)
+        _write_json(self.path, cell)
+
+
+class KeysFile:
+    """`keys.json` in the state folder: what control planes told, no secrets, for a restart."""
+
+    def __init__(self, state: Path) -> None:
+        self.path = state / "keys.json"
+
+    def read(self) -> LiveKeys | None:
+        """None where there is none that can be read, which is said."""
+        return _read_json(self.path, LiveKeys)
+
+    def write(self, keys: LiveKeys) -> None:
+        """Whole, or not at all."""
+        _write_json(self.path, keys)
 
 
 class ControlLink:
@@ -76,8 +85,10 @@ class ControlLink:
         own_url: str,
         cell: Cell | None,
         file: CellFile,
+        keys_file: KeysFile,
         take_up: Callable[[str], Awaitable[str | None]],
         say: Callable[[str], None],
+        identity: Identity | None = None,
     ) -> None:
         """`take_up` is given a fleet file's text, and says why it could not be taken up."""
         self._gateways = gateways
@@ -86,8 +97,10 @@ class ControlLink:
         self._token = token
         self._own_url = own_url
         self._file = file
+        self._keys_file = keys_file
         self._take_up = take_up
         self._say = say
+        self._identity = identity  # None: what https URLs show is trusted as a browser would
         self._spec = None if cell is None else cell.spec
         self._sha256 = None if self._spec is None else _sha256(self._spec)
         began_s = _loop_s()
@@ -111,9 +124,12 @@ class ControlLink:
             headers={"authorization": f"Bearer {self._token}"},
             timeout=httpx.Timeout(WAIT_S_MAX + _ANSWER_S, connect=_ANSWER_S),
             trust_env=False,
+            verify=True if self._identity is None else self._identity.client,
         )
         follows = [self._follow(self._client, url) for url in self._urls]
         self._tasks = [asyncio.create_task(one) for one in (*follows, self._watch())]
+        if self._identity is not None:
+            self._tasks.append(asyncio.create_task(self._identity.refresh_forever()))
 
     async def stop(self) -> None:
         """Say goodbye to those that answer."""
@@ -130,7 +146,7 @@ class ControlLink:
         try:
             body = msgspec.json.encode(report)
             await client.post(url + self._path, content=body, timeout=1.0)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, ssl.SSLError) as error:
             logger.info("%s was not told that this gateway ends: %r", url, error)
 
     # One control plane.
@@ -158,8 +174,8 @@ class ControlLink:
             if answer.status_code != 200:
                 return f"HTTP {answer.status_code} {answer.text[:200]}"
             self._hear(url, msgspec.json.decode(answer.content, type=Orders))
-        except httpx.HTTPError as error:
-            return str(error) or type(error).__name__
+        except (httpx.HTTPError, ssl.SSLError) as error:
+            return in_words(error) or str(error) or type(error).__name__
         except msgspec.MsgspecError as error:
             return f"its answer cannot be read: {error}"
         return None
@@ -172,16 +188,22 @@ class ControlLink:
             version=version,
             sha256=self._sha256,
             url=self._own_url,
+            keys=self._gateways.keys_revision,
             is_leaving=is_leaving,
         )
 
     def _hear(self, url: str, orders: Orders) -> None:
         before = self._gateways.table
-        if orders.table != NO_TABLE:
+        if orders.table != NOTHING:
             table = msgspec.json.decode(orders.table, type=ReplicaTable)
             if table.version > before.version:
                 self._gateways.publish(table)
                 self._keep()
+        if orders.keys != NOTHING:
+            keys = msgspec.json.decode(orders.keys, type=LiveKeys)
+            if keys.revision > self._gateways.keys_revision:
+                self._gateways.tell_keys(keys)
+                self._keys_file.write(keys)
         if orders.newest < before.version and orders.leader == url:
             self._tell_other_past(url, orders.newest, before.version)
         elif orders.age_s is not None:
@@ -235,6 +257,26 @@ class ControlLink:
             elif self._is_cut_off and not is_cut_off:
                 self._say("no longer cut off: a control plane leads, and its table is served")
             self._is_cut_off = is_cut_off
+
+
+def _read_json(path: Path, kind: type[M]) -> M | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        logger.warning("%s cannot be read: %s", path, error)
+        return None
+
+
+def _write_json(path: Path, what: Message) -> None:
+    fresh = path.with_suffix(".new")
+    try:
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(msgspec.json.encode(what))
+        fresh.replace(path)
+    except OSError as error:
+        logger.warning("%s cannot be written: %s", path, error)
 
 
 def _sha256(text: str) -> str:

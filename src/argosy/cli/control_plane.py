@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -25,24 +25,28 @@ from argosy.cli.wanted import Launchers, threads_each, wanted
 from argosy.control.autoscaling import Autoscaling
 from argosy.control.controller import Controller
 from argosy.control.leading import Guarded, Leading
-from argosy.control.memory import Intent, StoreMemory, read_intent, read_records
+from argosy.control.memory import Intent, StoreMemory, read_kept, read_records
 from argosy.control.peers import Peers
 from argosy.control.probe import HttpProber
 from argosy.control.reconcile import Note, Settings
 from argosy.control.records import Record
-from argosy.control.scaling import LiveScaler, Signals
+from argosy.control.scaling import LiveScaler, Planned, Signals
 from argosy.fleet.config import Fleet
 from argosy.fleet.launchers import EndpointLauncher, LocalLauncher
 from argosy.fleet.messages import ReplicaTable
 from argosy.launchers.port import Launcher
+from argosy.policies.lifecycle import Lifecycle
 from argosy.store.control import Fenced, Published
 from argosy.store.errors import FencedError, StoreError
 
 logger = logging.getLogger(__name__)
 VERSIONS = 10**9  # of the tables of one leader: any of the next one's is above all of them
+_HEARD_S = 0.9  # so old an answer will do; the autoscaling looks each second
 _UP_LEASE_S = 15.0
 _UP = "up"  # the state folder has one run at a time: the one before is dead
-_SCALING, _INTENT, _PEERS = "autoscaling", "intent", "peers"  # what is kept, by name
+# What is kept, by name.
+_SCALING, _INTENT, _PEERS, _READY = "autoscaling", "intent", "peers", "ready"
+_KEEP_READY_EVERY_S = 5.0  # or when it changes
 _KEEP_EVERY_S = 60.0
 _LOOK_EVERY_S = 0.5  # whether what is intended has changed
 
@@ -79,13 +83,17 @@ class ControlPlane:
         publish: Callable[[ReplicaTable], None],
         pretence: Pretence | None = None,
         leading: Leading | None = None,
+        plan: Planned | None = None,
     ) -> None:
         """`leading`: whose lease it acts under, with a store that others share; None: its own.
+
+        `plan`: what scales begins with its replicas.
 
         Raises StoreError when another one leads.
         """
         self._fleet = fleet
         self._weights = weights
+        self._plan = plan
         self._gateways = gateways
         self._publish = publish
         self._is_shared = leading is not None
@@ -122,6 +130,10 @@ class ControlPlane:
         self.operator = Operator(self.applier, self.controller, pretence=pretence)
         self._autoscaling: Autoscaling | None = None
         self._peers: Peers | None = None
+        self._hearing = SharedHearing(
+            lambda: gateways.heard(at_s=self.controller.now_s()), self.controller.now_s
+        )
+        self._ready_kept: tuple[float, dict[str, int]] = (0.0, {})
         self._keeping: list[asyncio.Task[None]] = []
         self._intended: Intent | None = None
 
@@ -144,8 +156,14 @@ class ControlPlane:
             self.controller.recall(
                 held=left.intent.held, targets=left.intent.targets, drains=left.intent.drains
             )
+        elif self._plan is not None:
+            counts = self._plan.counts(self._fleet, now_s())
+            self.controller.recall(held={}, targets=counts, drains=self.controller.drains)
+        if self._is_shared and left.ready is not None:
+            self.controller.remember(left.ready)
+        hear = self._hearing.hear
         self._peers = Peers(
-            self.controller, self._hear, saved=left.peers, keep=lambda one: self._keep(_PEERS, one)
+            self.controller, hear, saved=left.peers, keep=lambda one: self._keep(_PEERS, one)
         )
         await self.controller.start(
             parts.plans,
@@ -158,7 +176,8 @@ class ControlPlane:
         if self.controller.table.version == version:  # it is the last leader's, and not told yet
             self._publish(self.controller.table)
         scaler = LiveScaler(self._fleet, saved=left.scaling)
-        self._autoscaling = Autoscaling(scaler, self.controller, self._hear, chance=random.Random())
+        scaler.begin_with(self._plan)
+        self._autoscaling = Autoscaling(scaler, self.controller, hear, chance=random.Random())
         self._autoscaling.start(self._fleet)
         self._peers.start()
         self._keeping.append(asyncio.create_task(self._keep_forever()))
@@ -186,6 +205,7 @@ class ControlPlane:
             await asyncio.wait(self._keeping)
             await self._keep_scaling()
             await self._keep_intent()
+            await self._keep_ready()
         await self._memory.close()
         await self._launchers.close()
         if not self._is_shared:
@@ -227,9 +247,6 @@ class ControlPlane:
         except FencedError as error:
             raise StoreError(str(error)) from error
 
-    async def _hear(self) -> Sequence[Signals]:
-        return await self._gateways.heard(at_s=self.controller.now_s())
-
     # What the next one is to know.
 
     async def _tell_when_lost(self) -> None:
@@ -241,6 +258,7 @@ class ControlPlane:
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
             await self._keep_intent()
+            await self._keep_ready()
             kept_s += _LOOK_EVERY_S
             if kept_s >= _KEEP_EVERY_S:
                 kept_s = 0.0
@@ -255,6 +273,18 @@ class ControlPlane:
             return
         if await self._keep(_INTENT, msgspec.json.encode(intent)):
             self._intended = intent
+
+    async def _keep_ready(self) -> None:
+        """What caps removals: at once where it changes, and as long as it holds."""
+        lifecycle, now_s = self.controller.lifecycle, self.controller.now_s()
+        most: dict[str, int] = {}
+        for peak in lifecycle.peaks:
+            most[peak.model] = max(peak.ready, most.get(peak.model, 0))
+        kept_s, kept = self._ready_kept
+        if not self._is_shared or (most == kept and now_s - kept_s < _KEEP_READY_EVERY_S):
+            return
+        if await self._keep(_READY, msgspec.json.encode(lifecycle)):
+            self._ready_kept = (now_s, most)
 
     async def _keep_scaling(self) -> None:
         if self._autoscaling is not None:
@@ -293,6 +323,29 @@ class _GuardedLaunchers(Launchers):
         await self._launchers.close()
 
 
+class SharedHearing:
+    """One question to the gateways for all who want to hear them: an answer is work for them."""
+
+    def __init__(
+        self, ask: Callable[[], Awaitable[Sequence[Signals]]], now_s: Callable[[], float]
+    ) -> None:
+        self._ask = ask
+        self._now_s = now_s
+        self._asked: asyncio.Future[Sequence[Signals]] | None = None
+        self._asked_s = 0.0
+
+    async def hear(self) -> Sequence[Signals]:
+        """Of the last moment, or the answer that is on its way."""
+        now_s = self._now_s()
+        if self._asked is None or now_s - self._asked_s > _HEARD_S or _has_failed(self._asked):
+            self._asked, self._asked_s = asyncio.ensure_future(self._ask()), now_s
+        return await asyncio.shield(self._asked)
+
+
+def _has_failed(asked: "asyncio.Future[Sequence[Signals]]") -> bool:
+    return asked.done() and (asked.cancelled() or asked.exception() is not None)
+
+
 class _Left(msgspec.Struct, frozen=True, kw_only=True):
     """What the last leader left."""
 
@@ -301,6 +354,7 @@ class _Left(msgspec.Struct, frozen=True, kw_only=True):
     scaling: bytes | None
     peers: bytes | None
     intent: Intent | None
+    ready: Lifecycle | None
 
 
 def _read(fenced: Fenced) -> _Left:
@@ -311,7 +365,8 @@ def _read(fenced: Fenced) -> _Left:
         published=fenced.published(),
         scaling=kept.get(_SCALING),
         peers=kept.get(_PEERS),
-        intent=read_intent(kept.get(_INTENT)),
+        intent=read_kept(kept.get(_INTENT), Intent),
+        ready=read_kept(kept.get(_READY), Lifecycle),
     )
 
 

@@ -9,13 +9,14 @@ from argosy.cli.running import ask_control
 from argosy.cli.tables import print_table
 
 if TYPE_CHECKING:
+    from argosy.cli.running import ControlPlanes
     from argosy.control.api import ControlStatus
 
 _TIMEOUT_S = 5.0
 _WATCH_S = 1.0
 
 
-def show(control: str, *, as_json: bool, watch: bool) -> None:
+def show(control: "ControlPlanes", *, as_json: bool, watch: bool) -> None:
     """Print it, once or every second. Exits with 1 when no control plane answers."""
     import msgspec
 

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from argosy.cli.events import fleet_of
-from argosy.cli.running import ask_control
+from argosy.cli.running import ControlPlanes, ask_control
 from argosy.cli.state import open_state_store
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ def near_log(state: Path, store: str | None, fleet: str | None) -> "Iterator[Rea
 
 
 @contextmanager
-def far_log(control: str) -> "Iterator[Read]":
+def far_log(control: ControlPlanes) -> "Iterator[Read]":
     """Of the fleet of these control planes. Exits with 1 when none answers."""
     yield partial(_read_far, control)
 
 
-def _read_far(control: str, **query: object) -> "list[LoggedDecision]":
+def _read_far(control: ControlPlanes, **query: object) -> "list[LoggedDecision]":
     from argosy.store.decisions import LoggedDecision
 
     asked = urlencode({name: value for name, value in query.items() if value is not None})

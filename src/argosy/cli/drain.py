@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from argosy.cli.operator_socket import Drain
-from argosy.cli.running import ControlOption, ask
+from argosy.cli.running import ControlOption, TlsOption, ask, far
 from argosy.cli.state import StateDir
 
 _TIMEOUT_S = 10.0
@@ -18,6 +18,7 @@ def drain(
     *,
     state: StateDir,
     control: ControlOption = None,
+    tls: TlsOption = None,
     undo: Annotated[bool, typer.Option("--undo", help="Use it again.")] = False,
     is_forced: Annotated[
         bool, typer.Option("--force", help="Though a model has nowhere else to go.")
@@ -34,4 +35,4 @@ def drain(
 
     """
     request = Drain(name=name, undo=undo, is_forced=is_forced)
-    typer.echo(ask(state, request, timeout_s=_TIMEOUT_S, control=control))
+    typer.echo(ask(state, request, timeout_s=_TIMEOUT_S, control=far(control, tls)))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from argosy.cli.running import ControlOption, refuse
+from argosy.cli.running import ControlOption, TlsOption, far, refuse
 from argosy.cli.state import StateDir, StoreUrlOrNone, now_s
 from argosy.cli.usage import duration_s
 
@@ -28,6 +28,7 @@ def events(
     state: StateDir,
     store: StoreUrlOrNone = None,
     control: ControlOption = None,
+    tls: TlsOption = None,
     since: Annotated[
         str, typer.Option(metavar="DURATION", help="How far back: 30m, 1h, 7d.")
     ] = "1h",
@@ -59,7 +60,8 @@ def events(
     reach_s = duration_s(since)
     from argosy.cli.decision_log import far_log, near_log
 
-    with far_log(control) if control else near_log(state, store, fleet) as read:
+    planes = far(control, tls)
+    with far_log(planes) if planes else near_log(state, store, fleet) as read:
         found = read(since_s=now_s() - reach_s, subject=subject, kind=kind, limit=_PAGE)
         newest = found or read(limit=1)
         last = newest[0].seq if newest else 0

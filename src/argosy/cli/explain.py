@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import msgspec
 import typer
 
-from argosy.cli.running import ControlOption, PortOption, refuse, running_fleet
+from argosy.cli.running import (
+    ControlOption,
+    PortOption,
+    TlsOption,
+    far,
+    own_gateway_tls,
+    refuse,
+    running_fleet,
+)
 from argosy.cli.state import StateDir, StoreUrlOrNone, open_state_store
 from argosy.cli.tables import plain_console, print_table
 
@@ -57,6 +65,7 @@ def explain(
     state: StateDir,
     store: StoreUrlOrNone = None,
     control: ControlOption = None,
+    tls: TlsOption = None,
     port: PortOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
@@ -77,7 +86,8 @@ def explain(
 
         if request is not None:
             refuse("a request or a decision, not both: leave REQUEST_ID or --decision away")
-        near = far_log(control) if control else near_log(state, store, fleet)
+        planes = far(control, tls)
+        near = far_log(planes) if planes else near_log(state, store, fleet)
         with near as read:
             _explain_decision(read, decision, as_json=as_json)
         return
@@ -147,6 +157,7 @@ def _get(run: "RunFile", request: str) -> "httpx.Response":
             headers={"authorization": f"Bearer {run.operator_token}"},
             timeout=_TIMEOUT_S,
             trust_env=False,
+            verify=own_gateway_tls(run),
         )
     except httpx.HTTPError as error:
         refuse(f"the gateway at {url} does not answer ({error}); is pid {run.pid} up?")

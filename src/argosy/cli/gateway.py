@@ -12,12 +12,18 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 from msgspec.structs import replace
 
 from argosy.cli.files import FleetFile, UnreadableFleetError, at_port, parse_fleet, read_fleet
-from argosy.cli.running import control_token, control_urls, refuse
+from argosy.cli.running import (
+    TlsOption,
+    check_tls_urls,
+    control_token,
+    control_urls,
+    refuse,
+    tls_identity,
+)
 from argosy.cli.state import (
     UP_KEY_NAME,
     StateDir,
@@ -26,7 +32,7 @@ from argosy.cli.state import (
 )
 from argosy.cli.upstream_keys import MissingKeyError, upstream_keys
 from argosy.fleet.config import Fleet
-from argosy.fleet.messages import Key, RunFile
+from argosy.fleet.messages import Key, LiveKeys
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine as StoreEngine
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
     from argosy.cli.gateways import Gateways
     from argosy.cli.listeners import Listeners
     from argosy.cli.signals import Stopping
+    from argosy.cli.tls import Identity
 
 _RUNNER_LEASE_S = 15.0  # of whoever sends the items of batches: one gateway of all
 # Who owns the batches of no run of `argosy up`: nobody.
@@ -52,6 +59,7 @@ def gateway(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free one.")
     ] = None,
+    tls: TlsOption = None,
     name: Annotated[
         str | None,
         typer.Option(help="Of this gateway, unlike all others; unset: the host's and the port."),
@@ -61,18 +69,21 @@ def gateway(
     """Run a gateway alone; any number on different hosts, with control planes elsewhere.
 
     Examples:
-        argosy gateway fleet.yaml --control http://c1:8470,http://c2:8470 \
---store postgresql://argosy@db/argosy
+        argosy gateway fleet.yaml --control https://c1:8470,https://c2:8470 \
+--tls /etc/argosy/tls --store postgresql://argosy@db/argosy
 
         argosy gateway fleet.yaml --control http://127.0.0.1:8470 --port 8080 --state /var/argosy
 
     """
-    from argosy.cli.control_link import CellFile
+    from argosy.cli.control_link import CellFile, KeysFile
     from argosy.cli.listeners import Listeners, in_words
     from argosy.launchers.local import reap_stale
     from argosy.launchers.lock import AlreadyRunningError, RunLock
 
     token, urls = control_token(), control_urls(control)
+    identity = tls_identity(tls, listens=False)
+    if identity is not None:
+        check_tls_urls(urls)
     if name is not None and (not name.strip() or "/" in name):
         refuse(f"--name {name!r}: a name of this gateway, without a slash")
     own = at_port(read_fleet(file), port)
@@ -84,8 +95,8 @@ def gateway(
         refuse(str(error))
     for line in reap_stale(state):
         _say(line)
-    cell = CellFile(state).read()
-    with open_state_store(state, store) as opened:
+    cell, keys = CellFile(state).read(), KeysFile(state).read()
+    with open_state_store(state, store, is_needed=store is None or keys is None) as opened:
         try:
             listeners = Listeners(own.gateway)
         except OSError as error:
@@ -93,7 +104,8 @@ def gateway(
                 f"cannot listen on {own.gateway.host}:{own.gateway.port}: {in_words(error)}. "
                 "Stop what listens there, or take a free port: --port 0"
             )
-        run = _Run(own, state=state, store=opened, store_url=store, cell=cell)
+        run = _Run(own, state=state, store=opened, store_url=store, cell=cell, identity=identity)
+        run.know(keys)
         called = name or f"{socket.gethostname()}:{listeners.url.rpartition(':')[2]}"
         import uvloop
 
@@ -112,19 +124,27 @@ class _Run:
         store: "StoreEngine",
         store_url: str | None,
         cell: "Cell | None",
+        identity: "Identity | None",
     ) -> None:
         self._own = own  # as our file says: where to listen is told by it alone
         self._state = state
         self._store = store
         self._store_url = store_url
         self._cell = cell
+        self._identity = identity
         self._operator_token = secrets.token_urlsafe(32)
         self._link: ControlLink | None = None
+        self._keys: LiveKeys | None = None
+
+    def know(self, keys: "LiveKeys | None") -> None:
+        """What control planes told before it was started."""
+        self._keys = keys
 
     async def main(self, listeners: "Listeners", *, urls: list[str], token: str, name: str) -> None:
         """Serve until told to stop, then let streams end."""
-        from argosy.cli.control_link import CellFile, ControlLink
+        from argosy.cli.control_link import CellFile, ControlLink, KeysFile
         from argosy.cli.gateways import Gateways, GatewayTerms
+        from argosy.cli.run_file import remove_run_file, write_run_file
         from argosy.cli.signals import Stopping
 
         stopping = Stopping()
@@ -141,6 +161,8 @@ class _Run:
         self._gateways = Gateways(self._fleet, terms, listeners)
         if self._cell is not None:
             self._gateways.publish(self._cell.table)
+        if self._keys is not None:
+            self._gateways.tell_keys(self._keys)
         self._link = ControlLink(
             self._gateways,
             urls,
@@ -149,14 +171,21 @@ class _Run:
             own_url=listeners.url,
             cell=self._cell,
             file=CellFile(self._state),
+            keys_file=KeysFile(self._state),
             take_up=self._take_up,
             say=_say,
+            identity=self._identity,
         )
-        _write_run_file(self._state, listeners.url, self._operator_token)
+        write_run_file(
+            self._state,
+            url=listeners.url,
+            operator_token=self._operator_token,
+            gateway=self._own.gateway,
+        )
         try:
             await self._serve(self._gateways, self._link, stopping, f"{name} at {listeners.url}")
         finally:
-            (self._state / "run.json").unlink(missing_ok=True)
+            remove_run_file(self._state)
             await self._gateways.stop()
 
     async def _serve(
@@ -175,16 +204,9 @@ class _Run:
         _say(f"gateway {what} serves fleet {self._fleet.fleet}; {since}")
         batches = asyncio.create_task(self._run_batches(what.rpartition(" ")[2]))
         await stopping.stop.wait()
-        _say("draining: streams may end, new requests are refused; Ctrl-C again to stop now")
         batches.cancel()
         await asyncio.wait((batches,))
-        draining = asyncio.create_task(gateways.drain(self._fleet.gateway.drain_s))
-        hurried = asyncio.create_task(stopping.hurry.wait())
-        await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
-        if not draining.done():
-            gateways.hurry()
-        await draining
+        await gateways.drain_unless(stopping.hurry, self._fleet.gateway.drain_s)
         await link.stop()
         _say("stopped")
 
@@ -204,7 +226,9 @@ class _Run:
         """That fleet, listening where we do. Raises UnreadableFleetError, MissingKeyError."""
         fleet, own = parse_fleet(text, source="the applied fleet file"), self._own.gateway
         upstream_keys(fleet)
-        where = replace(fleet.gateway, host=own.host, port=own.port, processes=own.processes)
+        where = replace(
+            fleet.gateway, host=own.host, port=own.port, processes=own.processes, tls=own.tls
+        )
         return replace(fleet, gateway=where)
 
     async def _take_up(self, text: str) -> str | None:
@@ -228,6 +252,7 @@ class _Run:
     async def _run_batches(self, url: str) -> None:
         from argosy.cli.batching import Batching
         from argosy.cli.control_plane import awake_s
+        from argosy.cli.tls import trusted_by_own
         from argosy.control.leading import Leading, holder_of
         from argosy.store.errors import StoreError
         from argosy.store.keys import KeyRing
@@ -252,28 +277,14 @@ class _Run:
                     await asyncio.sleep(_RUNNER_LEASE_S)
                     continue
                 try:
-                    batching.start(url, operator_token=self._operator_token)
+                    tls = trusted_by_own(self._own.gateway)
+                    batching.start(url, operator_token=self._operator_token, tls=tls)
                     await leading.lost()
                 finally:
                     await batching.stop()
         finally:
             await leading.resign()
             leading.close()
-
-
-def _write_run_file(state: Path, url: str, operator_token: str) -> None:
-    import psutil
-
-    run = RunFile(
-        pid=os.getpid(),
-        started_at_s=psutil.Process().create_time(),
-        gateway_url=url,
-        operator_token=operator_token,
-    )
-    fresh = (state / "run.json").with_suffix(".new")
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(msgspec.json.encode(run))
-    fresh.replace(state / "run.json")
 
 
 def _say(line: str) -> None:

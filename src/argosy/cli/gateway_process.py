@@ -8,6 +8,7 @@ ends when it is told to, or when its parent is gone; signals are its parent's bu
 import asyncio
 import contextlib
 import itertools
+import logging
 import random
 import signal
 import socket
@@ -28,6 +29,7 @@ from argosy.cli.channel import (
     Counted,
     Drain,
     Farewell,
+    Keys,
     Ready,
     Report,
     Reported,
@@ -38,18 +40,21 @@ from argosy.cli.channel import (
     ToChild,
     child_decoder,
 )
-from argosy.cli.state import LEDGER_FILE, now_s, store_place
+from argosy.cli.state import LEDGER_FILE, QUOTA_FILE, now_s, store_place
 from argosy.cli.tls import certificate_of
 from argosy.cli.upstream_keys import upstream_keys
+from argosy.fleet.messages import Key
 from argosy.fleet.share import share_of
 from argosy.gateway.ledger import Ledger, budgets_of
+from argosy.gateway.quotas import Quotas, quotas_of
 from argosy.gateway.server import Gateway
 from argosy.gateway.together import Collected
 from argosy.gateway.wiring import Wiring
-from argosy.store.keys import KeyRing
-from argosy.store.schema import StoreError, open_store
+from argosy.store.keys import HeldKeys, KeyRing
+from argosy.store.schema import StoreError, open_store, store_errors
 from argosy.store.usage import UsageWriter, spent_since
 
+logger = logging.getLogger(__name__)
 _KEYS_REFRESH_S = 0.25  # a revoked key is refused within a second
 
 
@@ -72,7 +77,8 @@ async def _run(end: socket.socket, listeners: list[socket.socket]) -> int:
     if not isinstance(begin, Begin):
         return 1
     try:
-        store = open_store(store_place(Path(begin.state), begin.store))
+        place = store_place(Path(begin.state), begin.store)
+        store = open_store(place, is_needed=begin.store is None or begin.keys is None)
     except StoreError as error:
         sys.stderr.write(f"argosy: {error}\n")
         return 1
@@ -95,13 +101,16 @@ class _Process:
         self, channel: Channel[ToChild], begin: Begin, store: Engine, usage: UsageWriter
     ) -> None:
         self._channel = channel
-        self._ring = KeyRing(store)
+        is_shared = begin.store is not None
+        self._ring = KeyRing(store, begin.keys if is_shared else None)
+        # Beside those of a store of its own; where all share one they are the same ones.
+        self._told = self._ring if is_shared else HeldKeys(begin.keys)
         self._numbers = itertools.count()
         self._asked: dict[int, asyncio.Future[Collected]] = {}
         batching = Batching(store, self._ring, up_key=begin.up_key)
         certificate = self._certificate = certificate_of(begin.fleet.gateway.tls)
         wiring = Wiring(
-            find_key=self._ring.find,
+            find_key=self._find if self._told is not self._ring else self._ring.find,
             find_key_by_id=batching.find_key_by_id,
             batches=batching.api,
             record=usage.write,
@@ -112,6 +121,7 @@ class _Process:
             upstream_keys=upstream_keys(begin.fleet),
             chance=random.Random(),
             ledger=_ledger(begin, store),
+            quotas=_quotas(begin),
             process=begin.process,
             tls=None if certificate is None else certificate.context,
             collect=self._collect,
@@ -156,21 +166,29 @@ class _Process:
                 self._channel.send(Serving())
             case Table(table=table):
                 self._gateway.replace_table(table)
+            case Keys(keys=keys):
+                self._told.take(keys)
             case Report(number=number, explain=explain):
                 snapshot = self._gateway.snapshot(explain)
                 self._channel.send(Reported(number=number, snapshot=snapshot))
             case Count(number=number):
                 self._channel.send(Counted(number=number, metrics=self._gateway.metrics.snapshot()))
-            case Answered(number=number, collected=collected):
-                asked = self._asked.pop(number, None)
-                if asked is not None and not asked.done():
-                    asked.set_result(collected)
+            case Answered():
+                self._answered(word)
             case Retire(timeout_s=timeout_s):
                 self._end(self._gateway.retire(timeout_s))
             case Drain(timeout_s=timeout_s):
                 self._end(self._gateway.drain(timeout_s))
             case Begin():
                 raise RuntimeError("this gateway process has begun already")
+
+    def _answered(self, word: Answered) -> None:
+        asked = self._asked.pop(word.number, None)
+        if asked is not None and not asked.done():
+            asked.set_result(word.collected)
+
+    def _find(self, secret: str) -> Key | None:
+        return self._ring.find(secret) or self._told.find(secret)
 
     def _end(self, ending: Coroutine[object, object, object]) -> None:
         """That way, and not as was said before."""
@@ -205,9 +223,26 @@ def _ledger(begin: Begin, store: Engine) -> Ledger | None:
         budgets,
         process=begin.column,
         processes=begin.columns,
-        spent=partial(spent_since, store),
+        spent=partial(_spent, store),
         now_unix_s=now_s(),
     )
+
+
+def _quotas(begin: Begin) -> Quotas | None:
+    """None where no pool has one."""
+    quotas = quotas_of(begin.fleet)
+    path = Path(begin.state) / QUOTA_FILE
+    return Quotas(path, quotas, unix_time_s=now_s) if quotas else None
+
+
+def _spent(store: Engine, tenant: str, since_s: float) -> tuple[int, int]:
+    """Of a store that is away, nothing: better a budget too large than nobody served."""
+    try:
+        with store_errors("the usage"):
+            return spent_since(store, tenant, since_s)
+    except StoreError as error:
+        logger.warning("What %s has spent is not known, its window begins at 0: %s", tenant, error)
+        return 0, 0
 
 
 if __name__ == "__main__":

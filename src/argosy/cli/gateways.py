@@ -14,14 +14,14 @@ from pathlib import Path
 
 import msgspec
 
-from argosy.cli.channel import Answered, Begin, Collecting
+from argosy.cli.channel import Answered, Begin, Collecting, Keys
 from argosy.cli.gateway_child import GatewayChild, GatewayStartError
 from argosy.cli.listeners import Listeners
-from argosy.cli.state import LEDGER_FILE, now_s
+from argosy.cli.state import LEDGER_FILE, QUOTA_FILE, now_s
 from argosy.cli.tls import TlsError, certificate_of
 from argosy.control.scaling import Signals, signals_of
 from argosy.fleet.config import Fleet
-from argosy.fleet.messages import Key, ReplicaTable
+from argosy.fleet.messages import Key, LiveKeys, ReplicaTable
 from argosy.gateway import ledger_file
 from argosy.gateway.ledger import Ledger, budgets_of
 from argosy.gateway.together import Collected, metrics_of
@@ -55,6 +55,7 @@ class Gateways:
         self._fleet = fleet
         self._listeners = listeners
         self._table = ReplicaTable(version=0, replicas=())
+        self._keys: LiveKeys | None = None
         self._current: dict[int, GatewayChild] = {}  # by number
         self._alive: set[GatewayChild] = set()
         self._replacing: dict[int, asyncio.Task[None]] = {}
@@ -68,6 +69,7 @@ class Gateways:
         self._watching: asyncio.Task[None] | None = None
         self._began_s = _loop_s()
         ledger_file.remove(terms.state / LEDGER_FILE)
+        ledger_file.remove(terms.state / QUOTA_FILE)
 
     # Its life.
 
@@ -105,6 +107,19 @@ class Gateways:
         for child in self._alive:
             child.drain(timeout_s)
 
+    async def drain_unless(self, hurry: asyncio.Event, drain_s: float) -> None:
+        """Drain; from `hurry` on at once."""
+        self._terms.say(
+            "draining: streams may end, new requests are refused; Ctrl-C again to stop now"
+        )
+        draining = asyncio.create_task(self.drain(drain_s))
+        hurried = asyncio.create_task(hurry.wait())
+        await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        if not draining.done():
+            self.hurry()
+        await draining
+
     async def stop(self) -> None:
         """Leave nothing, whatever state it is in."""
         self._is_stopping = True
@@ -125,6 +140,17 @@ class Gateways:
         self._table = table
         for child in self._alive:
             child.table(table)
+
+    @property
+    def keys_revision(self) -> int:
+        """Of what a control plane told; 0: none did."""
+        return 0 if self._keys is None else self._keys.revision
+
+    def tell_keys(self, keys: LiveKeys) -> None:
+        """They know these from now on, where they are newer than what they know."""
+        self._keys = keys
+        for child in self._alive:
+            child.say(Keys(keys=keys))
 
     # What they tell.
 
@@ -235,6 +261,7 @@ class Gateways:
             operator_token=self._terms.operator_token,
             up_key=self._terms.up_key,
             table=self._table,
+            keys=self._keys,
         )
         try:
             child = await GatewayChild.start(begin, self._listeners.groups[number], self._answer)
@@ -243,6 +270,8 @@ class Gateways:
             raise
         self._alive.add(child)
         child.table(self._table)  # a newer one may have come while it was started
+        if self._keys is not None:
+            child.say(Keys(keys=self._keys))
         child.ended.add_done_callback(lambda _: self._ended(child))
         return child
 

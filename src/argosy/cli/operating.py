@@ -8,6 +8,7 @@ from argosy.cli.applying import Applier
 from argosy.cli.operator_socket import Apply, Asked, Back, Drain, Hold, Lose, OperatorReply
 from argosy.cli.pretending import Pretence, PretenceRefusedError
 from argosy.control.controller import Controller
+from argosy.control.reconcile import Note
 from argosy.fleet.config import Pool
 
 _REPLICAS_MAX = 10_000
@@ -45,14 +46,17 @@ class Operator:
         try:
             if isinstance(asked, Back):
                 pools = pretence.back(fleet, asked.domain)
-                return _yes(f"{asked.domain} is back: {_started_on(pools, pretence)}")
+                told = _started_on(pools, pretence)
+                self._controller.note(Note(kind="back", subject=asked.domain, reason=told))
+                return _yes(f"{asked.domain} is back: {told}")
             pools, count = await pretence.lose(fleet, asked.domain)
         except PretenceRefusedError as error:
             return _no(str(error))
         ended = "1 replica has ended" if count == 1 else f"{count} replicas have ended"
+        told = f"{_named(pools)}; {ended}"
+        self._controller.note(Note(kind="lose", subject=asked.domain, reason=f"pretended: {told}"))
         return _yes(
-            f"{asked.domain} is lost: {_named(pools)}; {ended}. "
-            f"Bring it back: argosy pretend back {asked.domain}"
+            f"{asked.domain} is lost: {told}. Bring it back: argosy pretend back {asked.domain}"
         )
 
     def _hold(self, asked: Hold) -> OperatorReply:

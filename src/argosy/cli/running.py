@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 from urllib.parse import urlsplit
 
 import msgspec
@@ -10,6 +10,11 @@ import typer
 
 from argosy.cli.operator_socket import Asked, OperatorReply, ask_operator
 from argosy.fleet.messages import RunFile
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from argosy.cli.tls import Identity
 
 # psutil adds the time since boot to a boot time that moves when the clock is set.
 _CREATE_TIME_TOLERANCE_S = 2.0
@@ -29,6 +34,16 @@ ControlOption = Annotated[
         metavar="URL[,URL]",
         help="Ask control planes on other hosts, the first that answers; with their token in "
         "ARGOSY_CONTROL_TOKEN.",
+    ),
+]
+TlsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls",
+        metavar="DIR",
+        file_okay=False,
+        help="Mutual TLS with control planes: the folder of tls.crt, tls.key and ca.crt, which are "
+        "read again when they change.",
     ),
 ]
 _TOKEN = "ARGOSY_CONTROL_TOKEN"
@@ -57,21 +72,61 @@ def control_urls(control: str) -> list[str]:
     return list(dict.fromkeys(urls))
 
 
-def ask_control(control: str, path: str, body: bytes | None, *, timeout_s: float) -> bytes:
+class ControlPlanes(msgspec.Struct, frozen=True):
+    """Those on other hosts, as a command names them."""
+
+    named: str  # URLs, by commas
+    tls: Path | None  # the folder of our certificate
+
+
+def far(control: str | None, tls: Path | None) -> ControlPlanes | None:
+    """Of `--control` and `--tls`; None: this machine's are meant."""
+    if control is None and tls is not None:
+        refuse("--tls is for control planes on other hosts. Name them: --control URL")
+    return None if control is None else ControlPlanes(control, tls)
+
+
+def tls_identity(folder: Path | None, *, listens: bool) -> "Identity | None":
+    """That of `--tls`. Exits with 1 where its files are of no use."""
+    if folder is None:
+        return None
+    from argosy.cli.tls import Identity, TlsError
+
+    try:
+        return Identity(folder, listens=listens)
+    except TlsError as error:
+        return refuse(f"--tls {folder}: {error}")
+
+
+def check_tls_urls(urls: list[str]) -> None:
+    """Exits with 1 where one is without TLS though there are certificates."""
+    for url in urls:
+        if urlsplit(url).scheme != "https":
+            refuse(f"--control {url} is without TLS, though --tls is given. Write https://")
+
+
+def ask_control(planes: ControlPlanes, path: str, body: bytes | None, *, timeout_s: float) -> bytes:
     """What the first control plane that can says: a POST of `body`, or a GET. Exits with 1."""
     import httpx
 
+    from argosy.cli.tls import in_words
+
     headers = {"authorization": f"Bearer {control_token()}"}
     method, told = "GET" if body is None else "POST", list[str]()
-    with httpx.Client(headers=headers, timeout=timeout_s, trust_env=False) as client:
-        for url in control_urls(control):
+    urls, identity = control_urls(planes.named), tls_identity(planes.tls, listens=False)
+    if identity is not None:
+        check_tls_urls(urls)
+    tls = True if identity is None else identity.client
+    with httpx.Client(headers=headers, timeout=timeout_s, trust_env=False, verify=tls) as client:
+        for url in urls:
             try:
                 answer = client.request(method, url + path, content=body)
-            except httpx.HTTPError as error:
-                told.append(f"{url} does not answer ({error!r})")
-                if not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-                    break  # it may have been done
-                continue
+            except (httpx.HTTPError, OSError) as error:
+                refused = in_words(error)
+                told.append(f"{url} does not answer ({refused or repr(error)})")
+                if refused or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                    continue
+                break  # it may have been done
             if answer.status_code == 200:
                 return answer.content
             told.append(f"{url}: HTTP {answer.status_code} {answer.text[:300]}")
@@ -109,7 +164,21 @@ def _check_alive(run: RunFile, state: Path) -> None:
     )
 
 
-def ask(state: Path, request: Asked, *, timeout_s: float, control: str | None = None) -> str:
+def own_gateway_tls(run: RunFile) -> "SSLContext | bool":
+    """What a client of the run's own gateway trusts, for httpx. Exits with 1."""
+    if run.tls_cert is None:
+        return True
+    from argosy.cli.tls import TlsError, trusting
+
+    try:
+        return trusting(Path(run.tls_cert))
+    except TlsError as error:
+        return refuse(str(error))
+
+
+def ask(
+    state: Path, request: Asked, *, timeout_s: float, control: ControlPlanes | None = None
+) -> str:
     """What the run on that folder, or at that URL, says to it.
 
     Exits with 1 where it does not, or refuses.

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from argosy.cli.operator_socket import Hold
-from argosy.cli.running import ControlOption, ask, refuse
+from argosy.cli.running import ControlOption, TlsOption, ask, far, refuse
 from argosy.cli.state import StateDir
 
 _TIMEOUT_S = 10.0
@@ -22,6 +22,7 @@ def scale(
     *,
     state: StateDir,
     control: ControlOption = None,
+    tls: TlsOption = None,
 ) -> None:
     """Hold a deployment at so many replicas, until it is told otherwise or the fleet stops.
 
@@ -35,4 +36,4 @@ def scale(
         refuse(f"{replicas} is no number of replicas. Write 0, 1, 2 ..., or auto")
     count = None if replicas == "auto" else int(replicas)
     request = Hold(deployment=deployment, replicas=count)
-    typer.echo(ask(state, request, timeout_s=_TIMEOUT_S, control=control))
+    typer.echo(ask(state, request, timeout_s=_TIMEOUT_S, control=far(control, tls)))

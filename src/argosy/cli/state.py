@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 STORE_FILE = "argosy.db"  # in the state folder
 LEDGER_FILE = "budgets.ledger"  # likewise: what gateway processes share of this run's budgets
+QUOTA_FILE = "quotas.ledger"  # and of the quotas of endpoint pools
 UP_KEY_NAME = "up"  # the key that each `argosy up` makes, after it revoked the last one's
 
 
@@ -55,16 +56,19 @@ StoreUrlOrNone = Annotated[
 
 
 @contextmanager
-def open_state_store(state: Path, url: str | None = None) -> Iterator["Engine"]:
+def open_state_store(
+    state: Path, url: str | None = None, *, is_needed: bool = True
+) -> Iterator["Engine"]:
     """The store of the state folder, or at that URL, until the end of the block.
 
+    Not needed: it may be away, and come back; see `open_store`.
     A store that cannot be opened or used inside the block is told on stderr: exit 1.
     """
     # Imported here: SQLAlchemy alone takes longer to load than `argosy --help` may.
     from argosy.store.schema import StoreError, open_store, place_of, store_errors
 
     try:
-        engine = open_store(store_place(state, url))
+        engine = open_store(store_place(state, url), is_needed=is_needed)
         try:
             with store_errors(place_of(engine)):
                 yield engine

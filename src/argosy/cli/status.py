@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from argosy.cli.running import ControlOption, PortOption, refuse, running_fleet
+from argosy.cli.running import (
+    ControlOption,
+    PortOption,
+    TlsOption,
+    far,
+    own_gateway_tls,
+    refuse,
+    running_fleet,
+)
 from argosy.cli.state import StateDir
 from argosy.cli.tables import fits, plain_console
-from argosy.fleet.messages import FleetStatus, ReplicaState, ReplicaStatus, RunFile
+from argosy.fleet.messages import FleetStatus, QuotaStatus, ReplicaState, ReplicaStatus, RunFile
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -26,6 +34,7 @@ def status(
     state: StateDir,
     port: PortOption = None,
     control: ControlOption = None,
+    tls: TlsOption = None,
     watch: Annotated[bool, typer.Option("--watch", help="Again every second.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
@@ -39,10 +48,11 @@ def status(
         argosy status --control http://c1:8470,http://c2:8470
 
     """
-    if control is not None:
+    planes = far(control, tls)
+    if planes is not None:
         from argosy.cli.control_status import show
 
-        show(control, as_json=as_json, watch=watch)
+        show(planes, as_json=as_json, watch=watch)
         return
     run = running_fleet(state, port)
     if as_json:
@@ -73,6 +83,7 @@ def read_status(run: RunFile) -> FleetStatus:
             headers={"authorization": f"Bearer {run.operator_token}"},
             timeout=_TIMEOUT_S,
             trust_env=False,
+            verify=own_gateway_tls(run),
         )
     except httpx.HTTPError as error:
         refuse(f"the gateway at {run.gateway_url} does not answer ({error}); is pid {run.pid} up?")
@@ -121,6 +132,7 @@ class _Picture:
             replica = row.replica
             if (replica.state != "ready" or replica.share < 1.0) and replica.reason:
                 yield Text(f"{replica.name}: {replica.reason}", style=_style(replica.state))
+        yield from map(_quota, status.quotas)
         yield Text("tokens/s and TTFT of streams: requests of the last minute", style="dim")
 
 
@@ -170,6 +182,22 @@ def _table(rows: tuple[ReplicaStatus, ...], *, is_wide: bool) -> "Table":
             *((pid,) if is_wide else ()),
         )
     return table
+
+
+def _quota(one: QuotaStatus) -> "RenderableType":
+    from rich.text import Text
+
+    parts = [
+        f"{left:,} {unit} left at once of {limit:,} a minute"
+        for left, limit, unit in (
+            (one.requests_left, one.requests_per_min, "requests"),
+            (one.tokens_left, one.tokens_per_min, "tokens"),
+        )
+        if left is not None and limit is not None
+    ]
+    if one.closed_s is not None:
+        parts.append(f"it takes none for {one.closed_s:.0f} s, as it says")
+    return Text(f"quota of {one.pool}: {'; '.join(parts)}")
 
 
 def _style(state: ReplicaState) -> str:

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
-import msgspec
 import typer
 
 from argosy.cli.fetch import local_weights
@@ -30,7 +29,7 @@ from argosy.cli.state import UP_KEY_NAME, StateDir, now_s, open_state_store
 from argosy.cli.upstream_keys import MissingKeyError, upstream_keys
 from argosy.cli.welcome import welcome
 from argosy.fleet.config import Fleet
-from argosy.fleet.messages import ReplicaTable, RunFile
+from argosy.fleet.messages import ReplicaTable
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine as StoreEngine
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from argosy.cli.listeners import Listeners
     from argosy.cli.pretending import Pretence
     from argosy.control.controller import Controller
+    from argosy.control.scaling import Planned
     from argosy.fleet.messages import Key
 
 _REPLICA_GRACE_S = 3.0
@@ -61,6 +61,13 @@ def up(
         int | None,
         typer.Option(
             min=1, help="With --pretend: replicas of a deployment at most, to begin with; unset: 2."
+        ),
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PLAN.JSON",
+            help="Begin with its replicas of this hour, where they autoscale: argosy plan --json.",
         ),
     ] = None,
 ) -> None:
@@ -88,6 +95,7 @@ def up(
         upstream_keys(fleet)
     except (UnreadableFleetError, MissingKeyError) as error:
         _exit(str(error))
+    planned = None if plan is None else _planned(fleet, plan)
     lock = RunLock(state)
     try:
         lock.acquire()
@@ -106,7 +114,7 @@ def up(
             )
         run = _Run(
             fleet, file=file, port=port, state=state, store=store, weights=weights,
-            pretence=pretence,
+            pretence=pretence, plan=planned,
         )  # fmt: skip
         _loop_runner(run, listeners)
     lock.release()
@@ -120,6 +128,17 @@ def _pretended(fleet: Fleet, state: Path, replicas: int | None) -> "tuple[Fleet,
     fleet = pretence.of(fleet)
     check_memory(fleet)
     return fleet, pretence
+
+
+def _planned(fleet: Fleet, file: Path) -> "Planned":
+    from argosy.control.scaling import PlanUnreadableError, read_plan
+
+    try:
+        return read_plan(file.read_bytes(), fleet=fleet.fleet)
+    except OSError as error:
+        _exit(f"{file} cannot be read: {error.strerror}")
+    except PlanUnreadableError as error:
+        _exit(f"{file} cannot be begun with: {error}. Make one: argosy plan FLEET --json")
 
 
 def _loop_runner(run: "_Run", listeners: "Listeners") -> None:
@@ -144,8 +163,10 @@ class _Run:
         store: "StoreEngine",
         weights: dict[str, Path | None],
         pretence: "Pretence | None",
+        plan: "Planned | None" = None,
     ) -> None:
         self._fleet = fleet
+        self._plan = plan
         self._pretence = pretence
         self._file = file.absolute() if file else None
         self._port = port
@@ -162,6 +183,7 @@ class _Run:
     async def main(self, listeners: "Listeners") -> None:
         """Come up, serve until told to stop, go down in order."""
         from argosy.cli.gateways import Gateways, GatewayTerms
+        from argosy.cli.run_file import remove_run_file, write_run_file
         from argosy.store.keys import mint, revoke_named
 
         self._listen_to_signals()
@@ -177,12 +199,17 @@ class _Run:
             say=_say,
             chance=random.Random(),
         )
-        self._write_run_file(listeners.url)
+        write_run_file(
+            self._state,
+            url=listeners.url,
+            operator_token=self._operator_token,
+            gateway=self._fleet.gateway,
+        )
         try:
             gateways = Gateways(self._fleet, terms, listeners)
             await self._serve(gateways, listeners.url, key, secret)
         finally:
-            self._run_file.unlink(missing_ok=True)
+            remove_run_file(self._state)
 
     async def _serve(self, gateways: "Gateways", url: str, key: "Key", secret: str) -> None:
         from argosy.cli.control_plane import ControlPlane
@@ -197,6 +224,7 @@ class _Run:
             gateways=gateways,
             publish=self._publisher(gateways),
             pretence=self._pretence,
+            plan=self._plan,
         )
         self._applier = control.applier
         try:
@@ -215,6 +243,7 @@ class _Run:
         # Imported while the gateway's first clients are served already.
         from argosy.cli.batching import Batching
         from argosy.cli.operator_socket import OperatorSocket
+        from argosy.cli.tls import trusted_by_own
         from argosy.store.keys import KeyRing
 
         is_pretended = self._pretence is not None
@@ -223,7 +252,9 @@ class _Run:
         operator = OperatorSocket(self._state, control.operator.handle)
         try:
             await operator.start()
-            batching.start(url, operator_token=self._operator_token)
+            fleet = self._fleet if self._applier is None else self._applier.fleet
+            tls = trusted_by_own(fleet.gateway)
+            batching.start(url, operator_token=self._operator_token, tls=tls)
             await self._stop.wait()
         finally:
             operator.stop()
@@ -267,15 +298,8 @@ class _Run:
         return not self._stop.is_set()
 
     async def _go_down(self, gateways: "Gateways", control: "ControlPlane") -> None:
-        _say("draining: streams may end, new requests are refused; Ctrl-C again to stop now")
         fleet = self._fleet if self._applier is None else self._applier.fleet
-        draining = asyncio.create_task(gateways.drain(fleet.gateway.drain_s))
-        hurried = asyncio.create_task(self._hurry.wait())
-        await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
-        if not draining.done():
-            gateways.hurry()
-        await draining
+        await gateways.drain_unless(self._hurry, fleet.gateway.drain_s)
         if self._pretence is not None:
             self._pretence.end()
         await control.stop(_REPLICA_GRACE_S)
@@ -308,24 +332,6 @@ class _Run:
 
         reply = await applier.apply(Apply())
         _say(reply.said if reply.done else f"nothing has changed: {reply.said}")
-
-    @property
-    def _run_file(self) -> Path:
-        return self._state / "run.json"
-
-    def _write_run_file(self, url: str) -> None:
-        import psutil
-
-        run = RunFile(
-            pid=os.getpid(),
-            started_at_s=psutil.Process().create_time(),
-            gateway_url=url,
-            operator_token=self._operator_token,
-        )
-        fresh = self._run_file.with_suffix(".new")
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(msgspec.json.encode(run))
-        fresh.replace(self._run_file)
 
 
 def _say(line: str) -> None:

@@ -6,13 +6,15 @@
     POST /v1/operator          what `argosy scale`, `drain`, `apply` and `diff` ask
     GET  /v1/health            whether this one runs; no token
 
-Owns HTTP and the bearer token. Every control plane serves all of it; what it answers is `Desk`'s.
+Owns HTTP and the bearer token; who may connect at all is said by the TLS that it is given. Every
+control plane serves all of it; what it answers is `Desk`'s.
 """
 
 import asyncio
 import contextlib
 import hmac
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol
 
@@ -88,7 +90,15 @@ class Desk(Protocol):
 class Api:
     """Listens from `start` until `stop`, on a socket that is bound already."""
 
-    def __init__(self, desk: Desk, listener: socket.socket, *, token: str) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        listener: socket.socket,
+        *,
+        token: str,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """`tls`: whom it shows what, and takes; None: in the clear."""
         config = uvicorn.Config(
             _app(desk, token),
             access_log=False,
@@ -97,6 +107,8 @@ class Api:
             timeout_keep_alive=30,
             timeout_graceful_shutdown=1,
         )
+        config.load()
+        config.ssl = tls  # a context, not files: it can take up other certificates as it runs
         self._server = _Server(config)
         self._listener = listener
         self._serving: asyncio.Task[None] | None = None

@@ -32,6 +32,7 @@ from argosy.control.records import Record, SeenReplica
 from argosy.control.watching import Watcher
 from argosy.fleet.messages import ObservedReplica, Replica, ReplicaTable
 from argosy.launchers.port import Launcher
+from argosy.policies.lifecycle import Lifecycle
 
 logger = logging.getLogger(__name__)
 _TICK_S_MAX = 1.0  # from one tick to the next, though nothing has happened
@@ -117,6 +118,12 @@ class Controller:
         return None if plan is None else plan.spec.pool
 
     @property
+    def no_room(self) -> frozenset[str]:
+        """Pools where a start found no room of late."""
+        now_s = self.now_s()
+        return frozenset(p for p, until_s in self._state.no_room_until_s.items() if until_s > now_s)
+
+    @property
     def watcher(self) -> Watcher:
         """What the pools look like."""
         return self._watcher
@@ -166,7 +173,8 @@ class Controller:
             self._offset_s = self._unix_s - asyncio.get_running_loop().time()
         known = adopted(records)
         rows = tuple(record.row for record in known.values())
-        self._state = State(records=known, table=ReplicaTable(version=version, replicas=rows))
+        table = ReplicaTable(version=version, replicas=rows)
+        self._state = State(records=known, lifecycle=self._state.lifecycle, table=table)
         self._in_flight = in_flight
         self._forget_quarantines()
         self.want(wanted, launchers=launchers, prober=prober)
@@ -295,6 +303,20 @@ class Controller:
     ) -> None:
         """What the control plane before this one was told; before `start`."""
         self._held, self._targets, self._drains = dict(held), dict(targets), drains
+
+    @property
+    def lifecycle(self) -> Lifecycle:
+        """How many were ready of late, which caps removals."""
+        return self._state.lifecycle
+
+    def remember(self, lifecycle: Lifecycle) -> None:
+        """That of the control plane before this one; before `start`."""
+        self._state = replace(self._state, lifecycle=lifecycle)
+
+    def note(self, note: Note) -> None:
+        """For the log, with what the next tick decides."""
+        self._said.append(note)
+        self._wake.set()
 
     @property
     def drains(self) -> Drains:

@@ -23,6 +23,7 @@ class Report(Message, frozen=True, kw_only=True):
     version: int  # of the table that it routed by when it began to count; 0: none
     sha256: str | None = None  # of the fleet file that it was told last
     url: str = ""  # where its clients find it
+    keys: int | None = None  # the revision of the keys that it was told; None: it takes none
     is_leaving: bool = False  # its last
 
 

@@ -92,7 +92,7 @@ def _again(record: Record) -> Replica:
     if record.crash_loop is not None and record.crash_loop not in reason:
         reason = f"{reason}; {record.crash_loop}"
     row = record.told("starting", reason)
-    return replace(row, restarts=row.restarts + 1)
+    return row if record.had_no_room else replace(row, restarts=row.restarts + 1)
 
 
 def _listens(record: Record, observed: ObservedReplica) -> Record:
@@ -287,7 +287,8 @@ def _ended(
     asked = None if seen.failure is None else seen.failure.retry_after_s
     if asked is not None and asked > delay_s:
         delay_s, reason = asked, f"restart in {asked:.2g} s, as its pool asks"
-    if seen.failure is not None and seen.failure.is_capacity:  # no fault of its own
+    had_no_room = seen.failure is not None and seen.failure.is_capacity
+    if had_no_room:  # no fault of its own
         restarts, crash_loop = record.restarts, record.crash_loop
         delay_s = asked or _no_room_again_s(record, now_s, chance)
         reason = f"tried again in {delay_s:.2g} s"
@@ -297,6 +298,7 @@ def _ended(
         record,
         life="ending",
         restarts=restarts,
+        had_no_room=had_no_room,
         crash_loop=crash_loop,
         not_before_s=now_s + delay_s,
         row=replace(row, url=None, pid=None),

@@ -7,6 +7,7 @@ belong to replicas that their launcher still shows. Only the newest leader write
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -17,6 +18,7 @@ from argosy.store.control import Fenced
 from argosy.store.decisions import Decision, DecisionLog
 from argosy.store.errors import FencedError, StoreError
 
+K = TypeVar("K", bound=msgspec.Struct)
 logger = logging.getLogger(__name__)
 _AGAIN_S = 1.0  # after the store took nothing
 _LOG_CLOSE_S = 5.0
@@ -123,12 +125,12 @@ def read_records(bodies: Iterable[bytes]) -> tuple[Record, ...]:
     return tuple(found)
 
 
-def read_intent(body: bytes | None) -> Intent | None:
-    """None where there is none, or none that this version can read."""
+def read_kept(body: bytes | None, kind: type[K]) -> K | None:
+    """What the last control plane kept; None where there is none that this version can read."""
     if body is None:
         return None
     try:
-        return msgspec.json.decode(body, type=Intent)
+        return msgspec.json.decode(body, type=kind)
     except msgspec.MsgspecError as error:
-        logger.warning("What the last control plane was told cannot be read: %s", error)
+        logger.warning("What the last control plane kept cannot be read: %s", error)
         return None

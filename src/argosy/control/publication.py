@@ -1,7 +1,8 @@
-"""What gateways on other hosts are told: the newest replica table, and the fleet file that holds.
+"""What gateways on other hosts are told: the newest replica table, the fleet file that holds, keys.
 
-A leader offers its own; whoever follows reads them in the store, four times a second. Versions only
-grow, so that a table which comes late, or from one who leads no more, replaces nothing.
+A leader offers its own table; whoever follows reads it in the store, four times a second, and all
+read the keys there. Versions only grow, so that what comes late, or from one who leads no more,
+replaces nothing.
 """
 
 import asyncio
@@ -14,13 +15,14 @@ from msgspec import Raw
 from sqlalchemy import Engine as StoreEngine
 
 from argosy.control.hearing import Report
-from argosy.fleet.messages import Message, ReplicaTable
+from argosy.fleet.messages import LiveKeys, Message, ReplicaTable
 from argosy.store.control import published, specs
 from argosy.store.errors import StoreError
+from argosy.store.keys import live_keys
 
 logger = logging.getLogger(__name__)
 WAIT_S_MAX = 5.0  # of a gateway, for news
-NO_TABLE = Raw(b"null")
+NOTHING = Raw(b"null")
 _READ_EVERY_S = 0.25
 _WAIT_S_LEAVING = 0.25  # a replica goes when it has ended what it has, which gateways count
 
@@ -30,9 +32,10 @@ class Orders(Message, frozen=True, kw_only=True):
 
     newest: int  # the version of the newest table known here; 0: none
     age_s: float | None = None  # since it was known to be the newest; None: never
-    table: Raw = NO_TABLE  # a `ReplicaTable`, where there is a newer one than the report's
+    table: Raw = NOTHING  # a `ReplicaTable`, where there is a newer one than the report's
     sha256: str | None = None  # of the fleet file that holds
     spec: str | None = None  # its text, where the report's is another
+    keys: Raw = NOTHING  # `LiveKeys`, where there are newer ones than the report's
     leader: str | None = None  # the URL of the control plane that leads
 
 
@@ -44,7 +47,9 @@ class Publication:
         self.sha256: str | None = None  # of the fleet file that holds
         self.wait_s_max = WAIT_S_MAX  # for news; gateways report again after it
         self._now_s = now_s
-        self._body = NO_TABLE
+        self._body = NOTHING
+        self._keys = LiveKeys(revision=0, keys=())
+        self._keys_body = NOTHING
         self._spec = ""
         self._confirmed_s: float | None = None
         self._news = asyncio.Event()
@@ -63,6 +68,12 @@ class Publication:
         sha256 = hashlib.sha256(text.encode()).hexdigest()
         if sha256 != self.sha256:
             self.sha256, self._spec = sha256, text
+            self._tell()
+
+    def offer_keys(self, keys: LiveKeys) -> None:
+        """Told from now on, when they are newer."""
+        if keys.revision > self._keys.revision:
+            self._keys, self._keys_body = keys, Raw(msgspec.json.encode(keys))
             self._tell()
 
     @property
@@ -93,9 +104,10 @@ class Publication:
         return Orders(
             newest=self.table.version,
             age_s=self.age_s,
-            table=self._body if is_newer else NO_TABLE,
+            table=self._body if is_newer else NOTHING,
             sha256=self.sha256,
             spec=self._spec if is_other else None,
+            keys=self._keys_body if self._are_keys_news(report) else NOTHING,
             leader=leader(),
         )
 
@@ -105,9 +117,14 @@ class Publication:
         self._tell()
 
     def _is_news(self, report: Report) -> bool:
-        return self.table.version > report.version or (
-            self.sha256 is not None and self.sha256 != report.sha256
+        return (
+            self.table.version > report.version
+            or (self.sha256 is not None and self.sha256 != report.sha256)
+            or self._are_keys_news(report)
         )
+
+    def _are_keys_news(self, report: Report) -> bool:
+        return report.keys is not None and self._keys.revision > report.keys
 
     def _wait_s(self) -> float:
         is_any_leaving = any(row.state == "stopping" for row in self.table.replicas)
@@ -144,6 +161,9 @@ class Publication:
             except msgspec.MsgspecError:
                 logger.exception("Table %d in the store cannot be read", found.version)
         self.confirm()
+        keys = await asyncio.to_thread(live_keys, store, unlike=self._keys.revision)
+        if keys is not None:
+            self.offer_keys(keys)
         if is_spec_due:
             for spec in await asyncio.to_thread(specs, store, fleet, limit=1):
                 self.offer_spec(spec.text)

@@ -37,6 +37,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     hang: str | None = None  # why it should be killed, where that is so
     is_killed: bool = False  # for that, and not ready again since
     restarts: RestartState = RestartState()
+    had_no_room: bool = False  # its last try ended for that: no fault, and no restart
     crash_loop: str | None = None  # its last end was one more of a crash loop: how many, how fast
     quarantine: str | None = None  # it, its node or its pool is unlike its peers: how
     row: Replica  # what the table says of it

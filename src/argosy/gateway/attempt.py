@@ -16,6 +16,7 @@ from argosy.gateway.http import Request
 from argosy.gateway.surfaces.port import Answer, RefusedError
 from argosy.gateway.surfaces.sse import DONE, EventReader
 from argosy.gateway.upstream import UpstreamCall
+from argosy.policies.failover import UNREACHED
 
 log = logging.getLogger(__name__)
 
@@ -215,6 +216,13 @@ class Attempt:
         if self._retry_after_s is None:
             return refusal
         return msgspec.structs.replace(refusal, retry_after_s=self._retry_after_s)
+
+    def on_unreached(self, reason: str) -> None:
+        """Nobody took the connection: another attempt costs nothing but the time."""
+        if not self._is_over:
+            self._asker.replica_lost()
+            message = f"The replica failed: cannot connect: {reason}."
+            self._give_up(Refusal(kind="upstream_failed", message=message, code=UNREACHED))
 
     def on_lost(self, reason: str) -> None:
         """The connection to the replica failed."""

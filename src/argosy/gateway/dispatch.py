@@ -27,9 +27,11 @@ from argosy.gateway.surfaces.port import Ask, Catalog
 from argosy.gateway.wiring import Wiring
 from argosy.observability.counts import Asked
 from argosy.observability.metrics import GatewayMetrics, Series
+from argosy.policies.admission.bounds import ANSWER_TOKENS_PREDICTED, cost_predicted_tokens
 from argosy.policies.failover import RetryBudget
 from argosy.policies.hedging import HedgeBudget
 from argosy.policies.routing import NoRoute, Tuning
+from argosy.policies.silence import DOUBTED, GONE_S, patience_s
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,7 @@ class Dispatch:
             decisions=self._decisions,
             chance=self._wiring.chance.random,
             processes=settings.processes,
+            quotas=self._wiring.quotas,
         )
 
     # Its life.
@@ -150,7 +153,8 @@ class Dispatch:
         for replica in table.replicas:
             self._watch(replica.name, replica.model).is_ready = replica.state == "ready"
         self._admission.replace_table(table)
-        self._move_off_suspects()
+        self._note_doubts(table)
+        self._move_off_doubted()
         self._route_waiting()
 
     def _watch(self, name: str, model: str) -> Watch:
@@ -160,12 +164,26 @@ class Dispatch:
             self._metrics.watch_replica(model, name, watch)
         return watch
 
-    def _move_off_suspects(self) -> None:
-        """Requests without a byte do not wait for a replica that may be hung."""
+    def _note_doubts(self, table: ReplicaTable) -> None:
+        """Also about those that listen no more, while requests are on them."""
+        patience, rows = patience_s(table.replicas), {row.name: row for row in table.replicas}
+        lives = {live for one in self._exchanges if (live := one.replica) is not None}
+        for live in lives.union(self._live.values()):
+            row = rows.get(live.name)
+            if row is None:
+                continue
+            if not live.is_same(row):  # its process is gone, which it says itself, or its machine
+                live.state, live.patience_s = "dead", GONE_S
+                continue
+            live.state = row.state
+            live.patience_s = patience.get(live.name)
+
+    def _move_off_doubted(self) -> None:
+        """Requests without a byte do not wait for a replica that may be hung, or lost."""
         ready = {live.model for live in self._live.values() if live.state == "ready"}
         for exchange in tuple(self._exchanges):
             on = exchange.replica
-            if on is not None and on.state == "suspect" and on.model in ready:
+            if on is not None and on.state in DOUBTED and on.model in ready:
                 exchange.move()
 
     # From an exchange.
@@ -178,6 +196,11 @@ class Dispatch:
         served = self.catalog[ask.model]
         self._routers[ask.model].retries.add_request()
         size = exchange.body_bytes = len(body)
+        if self._wiring.quotas is not None:
+            most = ask.answer_tokens_max
+            exchange.tokens_predicted = cost_predicted_tokens(
+                size, ANSWER_TOKENS_PREDICTED if most is None else most
+            )
         may_start = self._admission.admit(exchange, ask, served, id_=request.id, size=size)
         return may_start or self._queued(exchange)
 
@@ -208,14 +231,33 @@ class Dispatch:
             return None
         placed = self._choose(router, exchange, exchange.tried, now_s)
         if isinstance(placed, NoRoute):
-            self._wait(exchange, placed.reason, placed.retry_after_s, now_s)
+            if router.lacks_quota:
+                self._wait_for_quota(exchange, placed, now_s)
+            else:
+                self._wait(exchange, placed.reason, placed.retry_after_s, now_s)
             return None
-        exchange.placed = placed
+        exchange.placed, exchange.gives_up_s = placed, None
         exchange.series = self.series(exchange, placed.live)
         settings = self.settings
         wait_s = settings.ttft_timeout_s if stream else settings.answer_timeout_s
         exchange.deadline_s = now_s + wait_s
         return placed
+
+    def _wait_for_quota(self, exchange: Exchange, why: NoRoute, now_s: float) -> None:
+        """Another model answers, where one may; else for as long as for a replica, all in all."""
+        if exchange.next_model is not None:
+            self.happened(exchange, "fell_back", f"{why.reason}: to {exchange.next_model}")
+            exchange.fall_back()
+            return
+        if exchange.gives_up_s is None:
+            exchange.gives_up_s = now_s + self.settings.replica_wait_s
+        if now_s + why.retry_after_s > exchange.gives_up_s:
+            message = f"{why.reason[:1].upper()}{why.reason[1:]}."
+            exchange.refuse(
+                Refusal(kind="rate_limited", message=message, retry_after_s=why.retry_after_s)
+            )
+            return
+        self._wait(exchange, why.reason, why.retry_after_s, now_s)
 
     def _wait(self, exchange: Exchange, reason: str, retry_after_s: float, now_s: float) -> None:
         if len(self._waiting) >= self.settings.waiting_max:
@@ -251,6 +293,7 @@ class Dispatch:
             tried=tried,
             received_s=request.received_s,
             now_s=now_s,
+            tokens=exchange.tokens_predicted,
         )
 
     def released(self, exchange: Exchange) -> None:
@@ -268,6 +311,8 @@ class Dispatch:
         """One record, whatever happened."""
         self._wiring.record(usage)  # first: what follows may fail, the bill may not
         placed = exchange.placed
+        if placed is not None:
+            placed.used_tokens = usage.tokens_in + usage.tokens_out
         if placed is not None and usage.outcome == "finished":
             router = self._routers[placed.live.model]
             router.finished(placed, exchange.prompt, usage, self.now_s())
@@ -292,6 +337,11 @@ class Dispatch:
         ticket, exchange.ticket = exchange.ticket, None
         if ticket is not None:
             self._admission.end(ticket, usage)
+
+    def asked_to_wait(self, replica: LiveReplica, seconds: float) -> None:
+        """It said so with a 429: nobody else of its quota need try before."""
+        if self._wiring.quotas is not None:
+            self._wiring.quotas.close(replica.pool, seconds)
 
     def attempt_failed(self, replica: LiveReplica, kind: str, *, is_its_fault: bool) -> None:
         """Count a failed attempt, whatever becomes of the request."""

@@ -32,11 +32,9 @@ from argosy.gateway.http import (
 from argosy.gateway.replicas import LiveReplica
 from argosy.gateway.router import Placed, Prompt
 from argosy.gateway.surfaces.chat_upstream import UNREADABLE
-from argosy.gateway.surfaces.decode import raw
 from argosy.gateway.surfaces.port import (
     Answer,
     Ask,
-    AsSent,
     Dialect,
     Meter,
     Prepared,
@@ -44,6 +42,7 @@ from argosy.gateway.surfaces.port import (
     Surface,
 )
 from argosy.gateway.surfaces.prepare import last_event, prepare_rest
+from argosy.gateway.upstream_body import body_for
 from argosy.observability.metrics import Series
 from argosy.policies.failover import (
     FAULTS,
@@ -57,7 +56,6 @@ from argosy.policies.failover import (
     failure_of,
 )
 
-_SAMPLED = frozenset({"/v1/chat/completions", "/v1/completions"})
 _NO_METER = Meter()  # of a request that no replica was asked
 _MOVES_MAX = 2
 
@@ -72,8 +70,10 @@ class Exchange:
     deadline_s = float("inf")  # of waiting, or of the attempt's first byte
     has_begun = False  # the client has seen a byte
     is_over = False
+    gives_up_s: float | None = None  # waiting for the room of a quota; kept by the gateway
     placed: Placed | None = None  # where a replica counts it; kept by the gateway
     prompt: Prompt  # what routing reads of it; set by the gateway when it admits
+    tokens_predicted = 0  # for pools with a quota; set by the gateway when it admits
     body_bytes = 0  # as it came; set by the gateway when it admits
     ticket: Ticket | None = None  # what it holds of budgets and slots; kept by the admission
     ttft_s: float | None = None
@@ -83,9 +83,11 @@ class Exchange:
     _answer: Answer | None = None  # of the latest attempt; a continuation keeps it
     _attempts = 0
     _failures = 0  # of attempts on this model
+    _failed_s = 0.0  # when the first of them failed
     _forgives = False  # an attempt was given up for an event that could not be read: once is enough
     _moves = 0  # attempts given up because the replica was suspect
     _fallback: tuple[str, ...] = ()
+    _is_paused = False  # the client reads slowly: its replica cannot be blamed for silence
     _rival: Contender | None = None  # the second attempt of a race that is not decided
 
     def __init__(
@@ -126,11 +128,15 @@ class Exchange:
 
     def pause(self) -> None:
         """The client reads slowly."""
+        self._is_paused = True
         if self._attempt is not None:
             self._attempt.call.pause()
 
     def resume(self) -> None:
         """The client reads again."""
+        self._is_paused = False
+        if self.has_begun:
+            self.deadline_s = self._floor.now_s() + self._floor.settings.stall_timeout_s
         if self._attempt is not None:
             self._attempt.call.resume()
 
@@ -148,9 +154,8 @@ class Exchange:
     def move(self) -> None:
         """Take an attempt without a first byte to another replica.
 
-        A move is no failure: on a busy machine a replica that is merely slow may miss a probe,
-        and a request must not run out of attempts by that. But it gives up its place, so it is
-        moved a few times at most.
+        A move is no failure: a replica that is merely slow may miss a probe. But it gives up its
+        place, so it is moved a few times at most.
         """
         if self._attempt is None or self.has_begun or self.is_over or self._moves >= _MOVES_MAX:
             return
@@ -160,13 +165,15 @@ class Exchange:
         if self.replica is not None:
             self._floor.attempt_failed(self.replica, "suspect", is_its_fault=False)
         name = self.replica.name if self.replica else "its replica"
-        text = f"attempt {self._attempts} had no byte yet from {name}, which is suspect"
+        text = f"attempt {self._attempts} had no byte yet from {name}, which is in doubt"
         self._floor.happened(self, "moved", text)
         self._again(0.0)
 
     def expire(self, now_s: float) -> None:
-        """The deadline has passed."""
+        """The deadline may have passed, or a doubtful replica have been silent for long enough."""
         if self.is_over or now_s < self.deadline_s:
+            if not self.is_over and self.replica is not None and self.replica.patience_s:
+                self._leave_silent(self.replica, self.replica.patience_s, now_s)
             return
         if self._attempt is None:
             message = f"No replica of {self.model} became ready in time; try again."
@@ -177,6 +184,17 @@ class Exchange:
             name = self.replica.name if self.replica else "the replica"
             what = "went silent" if self.has_begun else "gave no answer within its time"
             self.attempt_failed(Refusal(kind="upstream_timeout", message=f"{name} {what}."))
+
+    def _leave_silent(self, replica: LiveReplica, patience_s: float, now_s: float) -> None:
+        """Go on elsewhere, where that is possible; else wait for what may still come."""
+        if self._attempt is None or not self.has_begun or self._is_paused:
+            return
+        silent_s = now_s - (self.deadline_s - self._floor.settings.stall_timeout_s)
+        if silent_s < patience_s or not (self._may_go_on() and self._floor.has_untried(self)):
+            return
+        self._attempt.close(is_whole=False)
+        message = f"{replica.name} has said nothing for {silent_s:.1f} s and is {replica.state}."
+        self.attempt_failed(Refusal(kind="upstream_timeout", message=message))
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer with the API's own error; the request has ended."""
@@ -244,24 +262,33 @@ class Exchange:
         """The replica failed this request: another one, an error event, or an error."""
         if self.is_over:
             return
-        kind = failure_of(refusal.kind)
+        kind = failure_of(refusal.kind, refusal.code)
         self._forgives |= refusal.code == UNREADABLE
         if self.replica is not None:
             at_fault = kind in FAULTS
+            if refusal.kind == "rate_limited" and refusal.retry_after_s is not None:
+                self._floor.asked_to_wait(self.replica, refusal.retry_after_s)
             self._floor.attempt_failed(self.replica, refusal.kind, is_its_fault=at_fault)
         if self.has_begun and (kind == "refused" or not self._may_go_on()):
             self._note_failure(kind, refusal, None)
             self._break(refusal)
             return
+        if not self._failures:
+            self._failed_s = self._floor.now_s()
         self._failures += 1
         if self.replica is not None:
             self.tried |= {self.replica.name}
+        self._go_elsewhere(kind, refusal)
+
+    def _go_elsewhere(self, kind: FailureKind, refusal: Refusal) -> None:
+        """Or give up, as the failover policy says."""
         failure = Failure(kind=kind, retry_after_s=refusal.retry_after_s)
         then = after_failure(failure, self._failover_view())
         self._note_failure(kind, refusal, then)
         match then:
             case Again(delay_s=delay_s):
-                self._floor.retries(self).take()
+                if kind != "unreached":
+                    self._floor.retries(self).take()
                 self._again(delay_s)
             case FallBack():
                 self._attempt = None
@@ -321,6 +348,7 @@ class Exchange:
     def _attempt_on(self, replica: LiveReplica, ask: Ask) -> Attempt | None:
         """Made, not begun; None where nothing is left to ask for. Raises `RefusedError`."""
         self._attempts += 1
+        asked = ask.model
         if ask.model != replica.model:
             ask = msgspec.structs.replace(ask, model=replica.model)
         prepared = self._surface.prepare(ask, replica.abilities)
@@ -333,7 +361,9 @@ class Exchange:
         prepared.answer.forgives = self._forgives or not served.continues
         attempt = Attempt(self, replica.engine, prepared.answer, is_stream=prepared.stream,
                            to_stream=ask.stream, now_s=self._floor.now_s)  # fmt: skip
-        body = self._body(prepared, replica)
+        limit_tokens = self.ticket.limit_tokens if self.ticket is not None else None
+        body = body_for(prepared, replica, asked=asked, sampling=served.sampling,
+                        limit_tokens=limit_tokens)  # fmt: skip
         attempt.call = replica.link.call(prepared.path, body, attempt, request=self.request.id)
         return attempt
 
@@ -373,7 +403,7 @@ class Exchange:
         self._floor.release(loser.placed)
         if refusal is not None:
             self.tried |= {loser.placed.live.name}
-            is_its_fault = failure_of(refusal.kind) in FAULTS
+            is_its_fault = failure_of(refusal.kind, refusal.code) in FAULTS
             self._floor.attempt_failed(loser.placed.live, refusal.kind, is_its_fault=is_its_fault)
 
     def _end_race(self) -> None:
@@ -381,27 +411,6 @@ class Exchange:
         rival, self._rival = self._rival, None
         if rival is not None:
             self.drop(rival, None)
-
-    def _body(self, prepared: Prepared, replica: LiveReplica) -> bytes:
-        """The client's own bytes where nothing in them has to change."""
-        fields = prepared.fields
-        sampling = self._floor.catalog[replica.model].sampling
-        limit_tokens = self.ticket.limit_tokens if self.ticket is not None else None
-        if (
-            isinstance(fields, AsSent)
-            and not sampling
-            and limit_tokens is None
-            and replica.abilities.keeps_body
-            and self._ask is not None
-            and self._ask.model == replica.model
-        ):
-            return fields.body
-        adapted = replica.adapt(dict(fields), replica.model)
-        if prepared.path in _SAMPLED:
-            adapted = {**sampling, **adapted}
-            if limit_tokens is not None:
-                adapted.setdefault("max_tokens", raw(limit_tokens))
-        return msgspec.json.encode(adapted)
 
     def _rest(self, prepared: Prepared, answer: Answer, replica: LiveReplica) -> Prepared | None:
         """The attempt that goes on from what was said; None when it ends here, well or not."""
@@ -432,6 +441,8 @@ class Exchange:
             has_fallback=self.next_model is not None,
             has_begun=self.has_begun,
             may_retry=self._floor.retries(self).has_some,
+            waited_s=self._floor.now_s() - self._failed_s,
+            wait_s_max=self._floor.settings.replica_wait_s,
         )
 
     def _again(self, delay_s: float) -> None:
@@ -450,8 +461,7 @@ class Exchange:
     def _break(self, refusal: Refusal) -> None:
         """End a stream that has begun with the API's error event, never as a success.
 
-        Its body is whole, so the connection stays: nobody was told that it would be closed, and
-        a client that reuses it meanwhile would lose a request.
+        Its body is whole, so the connection stays.
         """
         if self._answer is None:
             self.request.keep_alive = False  # its body cannot be ended

@@ -74,6 +74,10 @@ class Floor(Protocol):
         """An attempt on it failed, whatever becomes of the request."""
         ...
 
+    def asked_to_wait(self, replica: LiveReplica, seconds: float) -> None:
+        """It was told by a 429 to come back after so long."""
+        ...
+
     def hedge_later(self, exchange: "Exchange", attempts: int) -> None:
         """Call its `hedge` after the time that the fleet file says, if it may be hedged."""
         ...

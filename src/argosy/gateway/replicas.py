@@ -30,6 +30,7 @@ class LiveReplica:
         self.abilities = self.engine.abilities(replica.engine)
         self.link = ReplicaLink(replica.url, bearer=bearer)
         self.state = replica.state
+        self.patience_s: float | None = None  # with a silent stream, while there is doubt about it
         self.is_unsure = True  # what `view.is_ready` says may be over by now: `look_again`
         self.slots: int | None = None  # all of them; `view.slots` has those that count
         self._config = replica.engine

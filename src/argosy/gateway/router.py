@@ -13,6 +13,7 @@ from argosy.fleet.messages import Usage
 from argosy.fleet.share import slots_of
 from argosy.gateway.explain import Decisions
 from argosy.gateway.prefixes import BLOCK_BYTES, PrefixIndex, block_hashes
+from argosy.gateway.quotas import Quotas
 from argosy.gateway.rates import PoolRates
 from argosy.gateway.replicas import LiveReplica
 from argosy.policies.admission.bounds import BYTES_PER_TOKEN
@@ -65,6 +66,8 @@ class Placed(msgspec.Struct, kw_only=True):
     indexed_bytes: int = 0  # of its prompt, in that replica's cache by the prefix index
     believed_bytes: int = 0  # of these, those that are taken to be there
     ttft_s: float | None = None
+    quota_tokens: int | None = None  # taken of its pool's quota; None: it has none
+    used_tokens: int = 0  # so far as it is known when it ends
 
 
 class Router:
@@ -78,6 +81,7 @@ class Router:
         decisions: Decisions,
         chance: Callable[[], float],
         processes: int = 1,
+        quotas: Quotas | None = None,
     ) -> None:
         self.lives: list[LiveReplica] = []
         self._policy: PolicyName = policy
@@ -85,6 +89,8 @@ class Router:
         self._tuning = tuning
         self._remember = decisions.add
         self._chance = chance
+        self._quotas = quotas
+        self.lacks_quota = False  # why there was no route last
         self._processes = processes  # that send to the same replicas, each about its part
         self._by_name: dict[str, LiveReplica] = {}
         self._views: list[ReplicaView] = []
@@ -137,28 +143,59 @@ class Router:
         tried: frozenset[str],
         received_s: float,
         now_s: float,
+        tokens: int = 0,
     ) -> Placed | NoRoute:
-        """The replica that it is to be sent to; it counts there from now on."""
+        """The replica that it is to be sent to; it counts there from now on.
+
+        `tokens`: about so many it may use, for pools that have a quota.
+        """
         for live in self.lives:
             if live.is_unsure:
                 live.look_again(now_s)
+        views, self.lacks_quota = self._views, False
+        if self._quotas is not None and not isinstance(views := self._within(tokens), list):
+            return views
         session = prompt.session
         indexed = self._prefixes.longest(prompt.blocks) if prompt.blocks else _NOTHING
         shape = RequestShape(
             prompt_bytes=prompt.length,
             cached=self._believed(indexed),
-            home=home_of(session, self._views) if session else None,
+            home=home_of(session, views) if session else None,
             turn=self._turn,
             chance=self._chance(),
             now_s=now_s,
         )
-        chosen = self._choose(self._views, request=shape, tried=tried, tuning=self._tuning)
+        chosen = self._choose(views, request=shape, tried=tried, tuning=self._tuning)
         self._turn += 1
-        noted = note(self._policy, self._views, request=shape, tried=tried, tuning=self._tuning)
+        noted = note(self._policy, views, request=shape, tried=tried, tuning=self._tuning)
         self._remember((request, received_s, noted, chosen))
         if isinstance(chosen, NoRoute):
             return chosen
-        return self._place(self._by_name[chosen.replica], prompt, shape, indexed)
+        live = self._by_name[chosen.replica]
+        if self._quotas is None or not self._quotas.has(live.pool):
+            return self._place(live, prompt, shape, indexed)
+        if not self._quotas.take(live.pool, tokens):
+            self.lacks_quota = True
+            return NoRoute(
+                reason=f"the quota of {live.pool} has just been taken", retry_after_s=1.0
+            )
+        placed = self._place(live, prompt, shape, indexed)
+        placed.quota_tokens = tokens
+        return placed
+
+    def _within(self, tokens: int) -> list[ReplicaView] | NoRoute:
+        """Those whose pools' quotas leave room."""
+        assert self._quotas is not None
+        waits = {live.pool: self._quotas.wait_s(live.pool, tokens) for live in self.lives}
+        if not any(waits.values()):
+            return self._views
+        views = [live.view for live in self.lives if not waits[live.pool]]
+        if views:
+            return views
+        self.lacks_quota = bool(waits)
+        pool, wait_s = min(waits.items(), key=lambda one: (one[1], one[0]))
+        reason = f"the quota of {pool} is used up for {wait_s:.1f} s"
+        return NoRoute(reason=reason, retry_after_s=wait_s)
 
     def _believed(self, indexed: Mapping[str, int]) -> Mapping[str, int]:
         """Of what the index says a replica holds, what its engine has lately confirmed."""
@@ -246,6 +283,8 @@ class Router:
 
     def release(self, placed: Placed) -> None:
         """It is there no more, however it ended."""
+        if placed.quota_tokens is not None and self._quotas is not None:
+            self._quotas.give_back(placed.live.pool, placed.quota_tokens - placed.used_tokens)
         view = placed.live.view
         view.requests_in_flight -= 1
         view.prefill_bytes_queued -= placed.to_read_bytes

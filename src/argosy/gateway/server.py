@@ -289,6 +289,7 @@ class Gateway:
             connections=len(self._connections),
             usage_records_unwritten=self.wiring.usage_unwritten(),
             replicas=rows,
+            quotas=() if self.wiring.quotas is None else self.wiring.quotas.status(),
         )
 
     def explain(self, request: str) -> Explanation | Refusal:

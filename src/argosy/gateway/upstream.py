@@ -40,6 +40,10 @@ class Listener(Protocol):
         """The answer is whole. Nothing comes after this."""
         ...
 
+    def on_unreached(self, reason: str) -> None:
+        """Nobody took the connection; nothing was sent."""
+        ...
+
     def on_lost(self, reason: str) -> None:
         """The connection failed before the answer was whole."""
         ...
@@ -102,7 +106,7 @@ class UpstreamCall:
                 task.result().abort()
             return
         if error is not None:
-            self._listener.on_lost(f"cannot connect: {error or type(error).__name__}")
+            self._listener.on_unreached(f"{error or type(error).__name__}")
             return
         self._send(task.result())
 

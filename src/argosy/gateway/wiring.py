@@ -9,6 +9,7 @@ import msgspec
 from argosy.fleet.messages import Key, Usage
 from argosy.gateway.batches.api import BatchApi
 from argosy.gateway.ledger import Ledger
+from argosy.gateway.quotas import Quotas
 from argosy.gateway.together import Collect
 
 
@@ -28,6 +29,7 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     upstream_keys: Mapping[str, str] = {}  # pool name to the bearer key of its endpoint
     chance: random.Random  # jitters retries
     ledger: Ledger | None = None  # None: no tenant has a budget
+    quotas: Quotas | None = None  # None: no pool has one
     find_key_by_id: Callable[[str], Key | None] = _no_key  # of the owner of a batch
     batches: BatchApi | None = None  # None: their paths are unknown
     process: int = 0  # its number among the `processes` of the fleet file

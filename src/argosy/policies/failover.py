@@ -6,8 +6,9 @@ import msgspec
 
 from argosy.fleet.messages import RefusalKind
 
-FailureKind = Literal["lost", "busy", "silent", "overflow", "refused"]
-FAULTS: frozenset[FailureKind] = frozenset({"lost", "busy", "silent"})  # the replica's own
+FailureKind = Literal["unreached", "lost", "busy", "silent", "overflow", "refused"]
+FAULTS: frozenset[FailureKind] = frozenset({"unreached", "lost", "busy", "silent"})  # its own
+UNREACHED = "unreached"  # the code of a refusal
 _KINDS: dict[RefusalKind, FailureKind] = {
     "upstream_failed": "lost",
     "no_replica": "busy",
@@ -17,17 +18,18 @@ _KINDS: dict[RefusalKind, FailureKind] = {
 }
 
 
-def failure_of(refusal: RefusalKind) -> FailureKind:
+def failure_of(refusal: RefusalKind, code: str | None = None) -> FailureKind:
     """What an attempt's refusal means; all else is the request's own fault, or the gateway's."""
-    return _KINDS.get(refusal, "refused")
+    return "unreached" if code == UNREACHED else _KINDS.get(refusal, "refused")
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """How an attempt failed.
 
-    lost: died, broke off or said that it cannot (5xx). busy: told us to come later (429, 503).
-    silent: a deadline passed. overflow: the prompt is longer than its context. refused: the
-    request itself is at fault; nobody else would answer it otherwise.
+    unreached: nobody took the connection, nothing was sent. lost: died, broke off or said that it
+    cannot (5xx). busy: told us to come later (429, 503). silent: a deadline passed. overflow: the
+    prompt is longer than its context. refused: the request itself is at fault; nobody else would
+    answer it otherwise.
     """
 
     kind: FailureKind
@@ -43,6 +45,8 @@ class FailoverView(msgspec.Struct, frozen=True, kw_only=True):
     has_fallback: bool  # another model may answer instead
     has_begun: bool = False  # the client has a part of the answer: only this model can go on
     may_retry: bool = True  # the model's `RetryBudget` has something left
+    waited_s: float = 0.0  # since the first failed attempt on this model
+    wait_s_max: float = 0.0  # that a request waits for a ready replica
 
 
 class Again(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +77,8 @@ def after_failure(failure: Failure, view: FailoverView) -> Again | FallBack | Gi
 
     A request that is wrong is wrong everywhere; one that is too long needs a larger model; a
     silent replica has had its time, so only another replica is worth a second wait; but a stream
-    that has begun has nowhere else to go.
+    that has begun has nowhere else to go. Who cannot be reached costs nothing to ask again: a
+    request with nowhere else to go waits as it would with no replica ready, for one comes.
     """
     if failure.kind == "refused":
         return GiveUp(reason="the request itself is refused")
@@ -115,6 +120,10 @@ class RetryBudget(msgspec.Struct):
 
 
 def _again(failure: Failure, view: FailoverView) -> Again | None:
+    is_alone = not view.has_untried and not view.has_fallback
+    if failure.kind == "unreached" and is_alone and view.waited_s < view.wait_s_max:
+        delay_s = min(RETRY_S_MAX, RETRY_S * 2**view.attempts)
+        return Again(delay_s=delay_s, reason="waits for a replica that can be reached")
     if not view.may_retry and not view.has_begun:
         return None
     if view.attempts >= view.attempts_max or failure.kind == "overflow":

@@ -13,7 +13,7 @@ import sqlalchemy
 from sqlalchemy import Connection, Engine, Row
 
 from argosy.fleet.config import Tier
-from argosy.fleet.messages import Key
+from argosy.fleet.messages import Key, LiveKeys
 from argosy.store.errors import StoreError
 from argosy.store.schema import key_table, revision_table, store_errors, writing
 
@@ -64,19 +64,43 @@ def revoke_named(engine: Engine, name: str, *, now_s: float) -> int:
         return _set_revoked(connection, key_table.c.name == name, now_s)
 
 
-class KeyRing:
+def live_keys(engine: Engine, *, unlike: int | None) -> LiveKeys | None:
+    """The keys that may be used; None while they are those of revision `unlike`.
+
+    Raises StoreError.
+    """
+    with store_errors("the keys"), engine.connect() as connection:
+        # The revision first: a change between the two reads costs one more read, later.
+        revision = connection.execute(
+            sqlalchemy.select(revision_table.c.revision).where(revision_table.c.name == "keys")
+        ).scalar_one()
+        if revision == unlike:
+            return None
+        keys = _read_keys(connection, include_revoked=False)
+        return LiveKeys(revision=revision, keys=tuple(keys))
+
+
+class HeldKeys:
     """The live keys in memory, for the gateway: found without touching the disk.
 
-    `find` may run in one thread while `refresh` runs in another.
+    `find` may run in one thread while they are replaced in another.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._refreshing = threading.Lock()
+    def __init__(self, told: LiveKeys | None = None) -> None:
+        self._replacing = threading.Lock()
         self._revision: int | None = None
         self._keys: dict[str, Key] = {}  # by SHA-256; replaced whole, never changed
         self._by_id: dict[str, Key] = {}
-        self.refresh()
+        if told is not None:
+            self.take(told)
+
+    def take(self, told: LiveKeys) -> bool:
+        """Hold these from now on, where they are newer; whether they were."""
+        with self._replacing:
+            if self._revision is not None and told.revision <= self._revision:
+                return False
+            self._hold(told)
+            return True
 
     def find(self, secret: str) -> Key | None:
         """The live key of that secret. Any text may be asked for; it costs one SHA-256 at most."""
@@ -88,22 +112,37 @@ class KeyRing:
         """The live key of that id."""
         return self._by_id.get(key)
 
+    def _hold(self, held: LiveKeys) -> None:
+        self._keys = {key.sha256: key for key in held.keys}
+        self._by_id = {key.id: key for key in held.keys}
+        self._revision = held.revision
+
+
+class KeyRing(HeldKeys):
+    """Those of a store, which is asked again and again."""
+
+    def __init__(self, engine: Engine, told: LiveKeys | None = None) -> None:
+        """Raises StoreError, where nothing was told that could be held until the store answers."""
+        super().__init__(told)
+        self._engine = engine
+        try:
+            self.refresh()
+        except StoreError:
+            if told is None:
+                raise
+
     def refresh(self) -> bool:
         """Read the keys again if any process changed one since; whether it did so.
 
         Raises StoreError; the keys known so far then stay.
         """
-        with self._refreshing, store_errors("the keys"), self._engine.connect() as connection:
-            # The revision first: a change between the two reads costs one more read, later.
-            revision = connection.execute(
-                sqlalchemy.select(revision_table.c.revision).where(revision_table.c.name == "keys")
-            ).scalar_one()
-            if revision == self._revision:
+        with self._replacing:
+            known = self._revision
+        found = live_keys(self._engine, unlike=known)
+        with self._replacing:  # what was told meanwhile may be newer
+            if found is None or self._revision != known:
                 return False
-            keys = _read_keys(connection, include_revoked=False)
-            self._keys = {key.sha256: key for key in keys}
-            self._by_id = {key.id: key for key in keys}
-            self._revision = revision
+            self._hold(found)
             return True
 
 
