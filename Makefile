@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: install serve test laws test-engines test-ray check bench bench-gateway bench-routing bench-simulator bench-reality bench-replays bench-fluid bench-autoscaling bench-spike bench-control bench-region-loss bench-churn failover ray-failover clean
+.PHONY: install train serve test laws test-engines test-ray check bench bench-gateway bench-routing bench-simulator bench-reality bench-replays bench-fluid bench-autoscaling bench-spike bench-control bench-region-loss bench-failover bench-churn bench-data bench-islands failover ray-failover clean
 
 install: $(VENV)/.serve
 
@@ -24,6 +24,13 @@ $(VENV)/.dev: $(VENV)/.serve
 	@echo "installing the tests' tools (about 20 s)"
 	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@
+
+$(VENV)/.train: $(VENV)/.serve
+	@echo "installing torch and what training takes (a minute)"
+	@$(PIP) install -c constraints.txt -e '.[train]'
+	@touch $@
+
+train: $(VENV)/.train   ## what argosy train takes; then argosy train examples/two-islands.yaml
 
 serve: $(VENV)/.serve   ## a real model on a small fleet; e.g. make serve ARGS='--port 8001'
 	@$(BIN)/argosy up $(ARGS)
@@ -89,6 +96,16 @@ bench-control: $(VENV)/.dev  ## a tick of the control plane at 2,000 replicas on
 
 bench-region-loss: $(VENV)/.dev  ## a region and a cloud lost under load; see docs/REGIONS.md
 	@$(BIN)/python -m bench.region_loss $(ARGS)
+
+bench-failover: $(VENV)/.dev  ## 140 faults on a real Ray cluster, for a p99: 20 minutes; see docs/RAY.md
+	@$(PIP) install -c constraints.txt -e '.[ray]'
+	@$(BIN)/python -m bench.failover_times $(ARGS)
+
+bench-data: $(VENV)/.dev  ## packed tokens, read beside LitData and MDS; see docs/DATA.md
+	@$(BIN)/python -m bench.training.data $(ARGS)
+
+bench-islands: $(VENV)/.train  ## three islands of speeds 4:2:1, alone and together; see docs/TRAIN.md
+	@$(BIN)/python -m bench.training.islands $(ARGS)
 
 bench-churn: $(VENV)/.dev  ## an hour of killed replicas and lost clouds: is memory bounded?
 	@$(BIN)/python -m bench.churn $(ARGS)
