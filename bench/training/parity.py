@@ -1,0 +1,246 @@
+"""Whether training between islands learns as well as synchronous data parallelism; what is sent.
+
+Real gradients of a 1.05 M parameter Llama on real text in one process and one thread; virtual time.
+Ways and their names are in `WAYS`.
+
+    python -m bench.training.parity prepare TEXT_FOLDER WORK      # ids of all *.txt under it, BPE
+    python -m bench.training.parity warm WORK                     # the common warm start
+    python -m bench.training.parity run WORK OUT.jsonl [seeds=1,2,3] [tokens=N] NAME...
+    python -m bench.training.parity table OUT.jsonl
+
+docs/TRAINING_PARITY.md has the method and the results.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+
+from bench.training.parity_inner import STEP_TOKENS, VOCABULARY, Inner, Schedule, Text
+from bench.training.parity_time import Islands, Way
+
+WARM_STEPS, WARM_BATCHES = 500, 3
+LR = 3e-3
+TOKENS = 345_600
+SEEDS = (1, 2, 3)
+
+
+class Sync(msgspec.Struct, frozen=True, kw_only=True):
+    """Data parallelism with one fp32 ring all-reduce a step; it hides all it can behind compute."""
+
+    batches: int = 3  # of STEP_TOKENS, over all islands
+    lr: float = LR
+    speeds: tuple[float, ...] = (4.0, 2.0, 1.0)
+    is_proportional: bool = False  # batches by speed; else each island one, the slowest sets pace
+    step_s: float = 0.09
+    link_bytes_per_s: float = 12.5e6
+    tokens_share: float = 1.0  # of those asked for
+
+    def seconds(self, parameters: int) -> float:
+        """Of one step."""
+        alone_s = self.step_s * max(self.speeds)  # of one batch at speed 1
+        if self.is_proportional:
+            compute_s = alone_s * self.batches / sum(self.speeds)
+        else:
+            compute_s = alone_s * self.batches / len(self.speeds) / min(self.speeds)
+        return max(compute_s, self.bytes_each_way(parameters) / self.link_bytes_per_s)
+
+    def bytes_each_way(self, parameters: int) -> float:
+        """Of one step and island."""
+        return 2 * (len(self.speeds) - 1) / len(self.speeds) * 4 * parameters
+
+
+WAYS: dict[str, Sync | Way] = {
+    "sync": Sync(),
+    "sync lr=2e-3": Sync(lr=2e-3),
+    "sync lr=5e-3": Sync(lr=5e-3),
+    "sync 7": Sync(batches=7, is_proportional=True),
+}
+OUTER = ((0.7, 0.9), (0.7, 0.6), (0.7, 0.0), (0.85, 0.0), (1.0, 0.4), (1.0, 0.2), (1.0, 0.0))
+for _h in (10, 30, 100):
+    for _lr, _momentum in OUTER:
+        for _inner in (3e-3, 2e-3, 1.5e-3):
+            _name = f"h={_h} lr={_lr} m={_momentum}" + (f" inner={_inner}" if _inner != LR else "")
+            WAYS[_name] = Way(inner_steps=_h, inner_lr=_inner, lr=_lr, momentum=_momentum)
+WAYS |= {
+    "sync 1": Sync(batches=1),
+    "h=30 lr=1.0 m=0.0 bits=32": Way(lr=1.0, momentum=0.0, bits_up=32, bits_down=32),
+    "h=30 lr=1.0 m=0.0 bits=8": Way(lr=1.0, momentum=0.0, bits_up=8, bits_down=8),
+    "h=30 lr=1.0 m=0.0 no overlap": Way(lr=1.0, momentum=0.0, is_overlapped=False),
+    "h=30 lr=1.0 m=0.0 equal speeds": Way(lr=1.0, momentum=0.0, speeds=(1.0, 1.0, 1.0)),
+}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    command, *rest = sys.argv[1:]
+    match command:
+        case "prepare":
+            prepare(Path(rest[0]), Path(rest[1]))
+        case "warm":
+            warm(Path(rest[0]), int(rest[1]) if rest[1:] else WARM_STEPS)
+        case "run":
+            work, out, *names = rest
+            seeds, tokens = SEEDS, TOKENS
+            if names[0].startswith("seeds="):
+                seeds = tuple(int(s) for s in names.pop(0).removeprefix("seeds=").split(","))
+            if names[0].startswith("tokens="):
+                tokens = int(names.pop(0).removeprefix("tokens="))
+            for seed in seeds:
+                for name in names:
+                    if not is_done(Path(out), name, seed, tokens):
+                        run(Path(work), Path(out), name, seed, tokens)
+        case "table":
+            table(Path(rest[0]))
+        case _:
+            sys.exit(__doc__)
+
+
+def prepare(source: Path, work: Path) -> None:
+    """Byte-level BPE trained on the text itself; ids in the order of the files' names."""
+    from tokenizers import ByteLevelBPETokenizer
+
+    work.mkdir(parents=True, exist_ok=True)
+    texts = [path.read_text(errors="replace") for path in sorted(source.rglob("*.txt"))]
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(texts, vocab_size=VOCABULARY, show_progress=False)
+    ids = np.concatenate([np.array(e.ids, np.uint16) for e in tokenizer.encode_batch(texts)])
+    np.save(work / "ids.npy", ids)
+    print(f"{len(texts)} files, {sum(map(len, texts))} characters, {ids.size} tokens")
+
+
+def warm(work: Path, steps: int) -> None:
+    """Synchronous steps at a constant rate after a short warmup."""
+    text = Text(work / "ids.npy")
+    inner, batches = Inner(0), text.batches(0)
+    schedule = Schedule(lr=LR, warmup_share=0.05, is_constant=True)
+    for step in range(steps):
+        these = [batches[step * WARM_BATCHES + n] for n in range(WARM_BATCHES)]
+        loss = inner.step(these, schedule.at(step / steps))
+        if step % 50 == 0:
+            print(step, f"{loss:.3f}", flush=True)
+    inner.save(work / "warm.npz")
+    print(f"validation loss {inner.loss(text.validation):.4f}")
+
+
+def warm_steps(work: Path) -> int:
+    """Of the warm start that is there."""
+    with np.load(work / "warm.npz") as saved:
+        return round(float(saved["steps"][0]))
+
+
+def run(work: Path, out: Path, name: str, seed: int, tokens: int) -> None:
+    """One way and seed, appended to `out` as a line."""
+    way = WAYS[name]
+    text = Text(work / "ids.npy")
+    batches = text.batches(seed, skip=warm_steps(work) * WARM_BATCHES)
+    start = Inner(0)
+    start.load(work / "warm.npz")
+    begun_s = time.process_time()
+    train = _sync if isinstance(way, Sync) else _islands
+    trained = train(way, start, batches, text, tokens)  # type: ignore[arg-type]
+    line = {
+        "name": name,
+        "seed": seed,
+        "tokens_asked": tokens,
+        "warm_steps": warm_steps(work),
+        "way": msgspec.to_builtins(way),
+        "loss_warm": start_loss(work, text),
+        **trained,
+        "cpu_s": time.process_time() - begun_s,
+    }
+    with out.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    print(name, seed, f"{line['loss']:.4f}", f"{line['cpu_s']:.0f} CPU s", flush=True)
+
+
+def is_done(out: Path, name: str, seed: int, tokens: int) -> bool:
+    """So that what was cut off goes on where it was."""
+    lines = out.read_text().splitlines() if out.exists() else []
+    done = [(one["name"], one["seed"], one["tokens_asked"]) for one in map(json.loads, lines)]
+    return (name, seed, tokens) in done
+
+
+def start_loss(work: Path, text: Text) -> float:
+    inner = Inner(0)
+    inner.load(work / "warm.npz")
+    return inner.loss(text.validation)
+
+
+def _sync(way: Sync, inner: Inner, batches, text: Text, tokens: int) -> dict[str, object]:
+    schedule = Schedule(lr=way.lr)
+    count = int(tokens * way.tokens_share) // (STEP_TOKENS * way.batches)
+    second_s, curve = way.seconds(inner.now.size), []
+    for step in range(count):
+        these = [batches[step * way.batches + n] for n in range(way.batches)]
+        inner.step(these, schedule.at(step / count))
+        if step % max(1, count // 6) == 0 and step:
+            seen = (step + 1) * way.batches * STEP_TOKENS
+            curve.append((seen, (step + 1) * second_s, inner.loss(text.validation)))
+    trained = count * way.batches * STEP_TOKENS
+    sent = 2 * way.bytes_each_way(inner.now.size) * count
+    return {
+        "loss": inner.loss(text.validation),
+        "tokens": trained,
+        "virtual_s": count * second_s,
+        "bytes_per_token": sent / trained,
+        "curve": curve,
+    }
+
+
+def _islands(way: Way, start: Inner, batches, text: Text, tokens: int) -> dict[str, object]:
+    steps = tokens // STEP_TOKENS
+    islands = Islands(way, start, batches, Schedule(lr=way.inner_lr), steps)
+    looker, curve, looked, virtual_s = Inner(0), [], 0, 0.0
+    for done, virtual_s in islands.run():
+        if done - looked > tokens / 6:
+            looker.now[:] = islands.outer.published()
+            curve.append((done, virtual_s, looker.loss(text.validation)))
+            looked = done
+    looker.now[:] = islands.outer.parameters()
+    true_loss = looker.loss(text.validation)
+    looker.now[:] = islands.outer.published()
+    trained = islands.done_steps * STEP_TOKENS
+    return {
+        "loss": true_loss,
+        "loss_published": looker.loss(text.validation),
+        "tokens": trained,
+        "virtual_s": virtual_s,
+        "rounds": len(islands.updates),
+        "bytes_per_token": max(islands.bytes) / trained,
+        "waited_s": islands.waited_s,
+        "deltas": islands.norms,
+        "curve": curve,
+    }
+
+
+def table(out: Path) -> None:
+    """Means over seeds; the gap is to `sync` of the same warm start, tokens and seed."""
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    for study in sorted({(line["warm_steps"], line["tokens_asked"]) for line in lines}):
+        print(f"warm start of {study[0]} steps, then {study[1]} tokens")
+        these = [one for one in lines if (one["warm_steps"], one["tokens_asked"]) == study]
+        base = {one["seed"]: one["loss"] for one in these if one["name"] == "sync"}
+        for name in dict.fromkeys(line["name"] for line in these):
+            _row([one for one in these if one["name"] == name], base)
+
+
+def _row(these: list[dict], base: dict[int, float]) -> None:
+    gaps = [100 * (one["loss"] / base[one["seed"]] - 1) for one in these if one["seed"] in base]
+    mean = sum(one["loss"] for one in these) / len(these)
+    gap = f"{sum(gaps) / len(gaps):+.2f} %" if gaps else "?"
+    each = " ".join(f"{one:+.2f}" for one in gaps)
+    one = these[0]
+    print(
+        f"  {one['name']:32} loss {mean:.4f}  gap {gap} ({each})  "
+        f"bytes/token {one['bytes_per_token']:.1f}  virtual s {one['virtual_s']:.0f}  "
+        f"rounds {one.get('rounds', '-')}"
+    )
+
+
+if __name__ == "__main__":
+    main()
