@@ -1,6 +1,6 @@
-"""`argosy check`: reads a fleet file, says every problem in it, or what it describes.
+"""`argosy check`: reads a fleet or run file, says every problem in it, or what it describes.
 
-Owns the summary; what makes a fleet valid is decided in `fleet/load.py`.
+Owns the summary; what makes a file valid is decided in `fleet/load.py` and `fleet/load_runs.py`.
 """
 
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from argosy.cli.files import read_fleet
+from argosy.cli.files import names_a_run, read_fleet, read_run
 from argosy.fleet.config import Fleet, Pool
 from argosy.fleet.launchers import (
     EndpointLauncher,
@@ -16,19 +16,23 @@ from argosy.fleet.launchers import (
     PlannedLauncher,
     RayLauncher,
 )
+from argosy.fleet.runs import NewModel, Run
 
 
 def check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The fleet file to check.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The fleet or run file to check.")],
 ) -> None:
-    """Check a fleet file and print what it describes, or every problem with its line.
+    """Check a fleet or run file; print what it describes, or every problem with its line.
 
     Try:
 
         argosy check examples/embedded.yaml
 
-        argosy check examples/simulated.yaml
+        argosy check examples/two-islands.yaml
     """
+    if names_a_run(file):
+        typer.echo(f"{file} is valid.\n\n{_run_summary(read_run(file))}")
+        return
     fleet = read_fleet(file)
     typer.echo(f"{file} is valid.\n\n{_summary(fleet)}")
 
@@ -41,6 +45,27 @@ def _summary(fleet: Fleet) -> str:
     ]
     tables = [head, _pools(fleet), _models(fleet), _deployments(fleet), _tenants(fleet)]
     return "\n\n".join(_table(rows) for rows in tables)
+
+
+def _run_summary(run: Run) -> str:
+    model, outer = run.model, run.outer
+    if isinstance(model, NewModel):
+        kind = f"new, {model.layers} layers, width {model.hidden}, {model.heads} heads"
+    else:
+        kind = f"from {model.path}"
+    step = run.batch_blocks * run.context_tokens
+    head = [
+        ("RUN", run.run),
+        ("MODEL", kind),
+        ("DATA", run.data.path),
+        ("TOKENS", f"{run.blocks * run.context_tokens:,} in steps of {step:,}"),
+        ("BETWEEN", f"a delta each {outer.inner_steps} steps, {outer.bits} bits a value"),
+    ]
+    rows = [("ISLAND", "WHERE", "DEVICE", "PROCESSES", "DTYPE")]
+    for one in run.islands:
+        where = one.pool or "this machine"
+        rows.append((one.name, where, one.device, str(one.processes), one.dtype))
+    return "\n\n".join(_table(rows) for rows in (head, rows))
 
 
 def _pools(fleet: Fleet) -> list[tuple[str, ...]]:

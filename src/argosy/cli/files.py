@@ -1,4 +1,4 @@
-"""The fleet file of a command: read, or the embedded one; problems on stderr and exit 1."""
+"""The fleet or run file of a command: read, or the embedded one; problems on stderr and exit 1."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 from msgspec.structs import replace
 
-from argosy.fleet import load
+from argosy.fleet import load, load_runs
 from argosy.fleet.config import BatchingEngine, Fleet
 from argosy.fleet.launchers import PlannedLauncher, RayLauncher
+from argosy.fleet.runs import Run
 
 FleetFile = Annotated[
     Path | None,
@@ -33,10 +34,31 @@ def load_fleet(file: Path | None) -> Fleet:
     """The checked fleet. Raises UnreadableFleetError."""
     if file is None:
         return load.parse(load.embedded(), source="embedded.yaml")
+    return parse_fleet(_text(file), source=str(file))
+
+
+def names_a_run(file: Path) -> bool:
+    """Whether the file is a run's rather than a fleet's. Exits with 1 where it cannot be read."""
     try:
-        return load.parse(file.read_bytes().decode("utf-8"), source=str(file))
-    except load.FleetFileError as error:
-        raise UnreadableFleetError(str(error)) from error
+        return load_runs.describes_a_run(_text(file))
+    except UnreadableFleetError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+
+
+def read_run(file: Path) -> Run:
+    """The checked run. Exits with 1 where there is none."""
+    try:
+        return load_runs.parse(_text(file), source=str(file))
+    except (UnreadableFleetError, load_runs.RunFileError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+
+
+def _text(file: Path) -> str:
+    """Raises UnreadableFleetError."""
+    try:
+        return file.read_bytes().decode("utf-8")
     except OSError as error:
         told = f"{file}  cannot be read: {error.strerror}. Name a file that you can open."
         raise UnreadableFleetError(told) from error

@@ -8,6 +8,7 @@ from argosy.cli.catalogue import catalogue
 from argosy.cli.chat import chat
 from argosy.cli.check import check
 from argosy.cli.control import control
+from argosy.cli.data import data
 from argosy.cli.drain import drain
 from argosy.cli.events import events
 from argosy.cli.explain import explain
@@ -18,10 +19,12 @@ from argosy.cli.keys import keys
 from argosy.cli.plan import plan
 from argosy.cli.pretend import pretend
 from argosy.cli.render import render
+from argosy.cli.runs import runs
 from argosy.cli.scale import scale
 from argosy.cli.schema import schema
 from argosy.cli.simulate import simulate
 from argosy.cli.status import status
+from argosy.cli.train import train
 from argosy.cli.up import up
 from argosy.cli.usage import usage
 
@@ -52,11 +55,14 @@ app.command()(render)
 app.command()(simulate)
 app.command()(goodput)
 app.add_typer(plan)
+app.command()(train)
+app.add_typer(runs)
 app.command()(usage)
 app.command()(explain)
 app.add_typer(keys)
 app.command()(fetch)
 app.command()(calibrate)
+app.add_typer(data)
 app.command()(catalogue)
 
 

@@ -1,19 +1,26 @@
-"""`argosy schema`: the fleet file's JSON Schema, for editors; it is made in `fleet/load.py`."""
+"""`argosy schema`: a fleet or run file's JSON Schema, for editors; `fleet/load*.py` make it."""
+
+from typing import Annotated
 
 import msgspec
 import typer
 
-from argosy.fleet import load
+from argosy.fleet import load, load_runs
 
 
-def schema() -> None:
+def schema(
+    *,
+    is_run: Annotated[
+        bool, typer.Option("--run", help="Of the run file, which argosy train takes.")
+    ] = False,
+) -> None:
     """Print the JSON Schema of the fleet file, which editors use to complete and to check.
 
     Try:
 
         argosy schema
 
-        argosy schema > fleet.schema.json
+        argosy schema --run > run.schema.json
     """
-    encoded = msgspec.json.encode(load.schema())
+    encoded = msgspec.json.encode(load_runs.schema() if is_run else load.schema())
     typer.echo(msgspec.json.format(encoded, indent=2).decode("utf-8"))

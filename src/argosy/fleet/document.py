@@ -1,4 +1,4 @@
-"""The YAML of a fleet file as plain values, with the line of each and what is wrong with it.
+"""The YAML of a fleet or run file as plain values, each's line and what is wrong with it.
 
 Owns what YAML may do here (no tags, no merge keys, no key twice, bounded size), the problems
 found so far, and how a path or a value is shown in them. Which values are wanted is left to
@@ -29,7 +29,7 @@ _YAML = "tag:yaml.org,2002:"
 _YAML_HINTS = (
     ("'\\t'", "Indent with spaces: YAML refuses tabs."),
     ("mapping values are not allowed", 'Quote text that holds ": ", or check the indentation.'),
-    ("a single document", "Put one fleet in a file: remove the second `---`."),
+    ("a single document", "Put one {noun} in a file: remove the second `---`."),
     ("undefined alias", 'Quote text that begins with "*".'),
     ("could not find expected ':'", "A field is written `name: value`."),
     ("cannot start any token", "Quote text that begins with a special character."),
@@ -39,21 +39,22 @@ _NAME = re.compile(r"[\w-]{1,60}")
 _DAY_FIELDS = ("from", "until", "by")  # which hold days as one writes them, without quotes
 
 
-def read(text: str, *, fields: Iterable[str]) -> tuple[Value, "Document"]:
+def read(text: str, *, fields: Iterable[str], noun: str = "fleet") -> tuple[Value, "Document"]:
     """The values of a YAML text and where they stand; `fields` are told where it holds none.
 
-    Text that is not worth reading on is `UNREADABLE`, with that one problem in the document.
+    `noun` is what the text should describe. Text that is not worth reading on is `UNREADABLE`,
+    with that one problem in the document.
     """
-    document = Document()
+    document = Document(noun)
     try:
-        return _plain_value(_compose(text, fields), (), document), document
+        return _plain_value(_compose(text, noun, fields), (), document), document
     except _NotWorthReading as error:
         document.problems = [error.problem]
         return UNREADABLE, document
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is wrong with a fleet file: where, what, and what would work."""
+    """One thing that is wrong with a file: where, what, and what would work."""
 
     line: int | None  # counted from 1; None: no one line is at fault
     path: str  # e.g. "pools[1].launcher.url"; "" is the whole file
@@ -63,7 +64,8 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 class Document:
     """Where each value of the file stands, and what is wrong with it so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, noun: str = "fleet") -> None:
+        self.noun = noun
         self.lines: dict[Path, int] = {}
         self.raws: dict[Path, str] = {}  # unquoted scalars as they were written
         self.values = 0  # aliases expanded
@@ -102,6 +104,21 @@ def printable(value: Value) -> str:
     return quoted if quoted.isprintable() else json.dumps(cut)
 
 
+class FileProblemsError(Exception):
+    """A file cannot be used; `problems` says why, in the order of its lines."""
+
+    def __init__(self, source: str, problems: Iterable[Problem]) -> None:
+        self.source = source
+        self.problems = tuple(sorted(problems, key=lambda problem: problem.line or 0))
+        super().__init__(source, self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"{self.source}{'' if problem.line is None else f':{problem.line}'}  {problem.message}"
+            for problem in self.problems
+        )
+
+
 class _NotWorthReading(Exception):
     """Ends the reading; its problem is then the only one that is reported."""
 
@@ -110,8 +127,8 @@ class _NotWorthReading(Exception):
         super().__init__(message)
 
 
-def _compose(text: str, fields: Iterable[str]) -> yaml.Node:
-    wanted = f"A fleet has the fields: {', '.join(fields)}"
+def _compose(text: str, noun: str, fields: Iterable[str]) -> yaml.Node:
+    wanted = f"A {noun} has the fields: {', '.join(fields)}"
     if len(text) > TEXT_CHARS_MAX:
         raise _NotWorthReading(f"the file exceeds {TEXT_CHARS_MAX:,} characters: split it.", None)
     try:
@@ -122,7 +139,7 @@ def _compose(text: str, fields: Iterable[str]) -> yaml.Node:
             f"the character U+{error.character:04X} is not text.", line
         ) from None
     except yaml.MarkedYAMLError as error:
-        raise _broken_yaml(error) from None
+        raise _broken_yaml(error, noun) from None
     except RecursionError:
         raise _NotWorthReading(_TOO_DEEP, None) from None
     except ValueError:  # PyYAML lets "\U00110000" and %YAML 9…9 through to chr() and int()
@@ -134,9 +151,9 @@ def _compose(text: str, fields: Iterable[str]) -> yaml.Node:
     return root
 
 
-def _broken_yaml(error: yaml.MarkedYAMLError) -> _NotWorthReading:
+def _broken_yaml(error: yaml.MarkedYAMLError, noun: str) -> _NotWorthReading:
     said = ", ".join(part for part in (error.context, error.problem) if part)
-    hint = next((f" {hint}" for sign, hint in _YAML_HINTS if sign in said), "")
+    hint = next((f" {hint}" for sign, hint in _YAML_HINTS if sign in said), "").format(noun=noun)
     mark = error.problem_mark or error.context_mark
     said = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in said)
     return _NotWorthReading(f"the file is not YAML: {said}.{hint}", mark.line + 1 if mark else None)
@@ -158,7 +175,7 @@ def _plain_value(node: yaml.Node, path: Path, document: Document) -> Value:
         return [_plain_value(item, (*path, index), document) for index, item in items]
     if isinstance(node, yaml.ScalarNode):
         return _scalar(node, path, document)
-    document.note(path, _foreign_tag(node))
+    document.note(path, _foreign_tag(node, document.noun))
     return UNREADABLE
 
 
@@ -167,7 +184,8 @@ def _mapping(node: yaml.MappingNode, path: Path, document: Document) -> dict[str
     for key_node, value_node in cast("list[tuple[yaml.Node, yaml.Node]]", node.value):
         key = key_node.value
         if not isinstance(key, str) or key_node.tag != f"{_YAML}str":
-            document.note(path, f"has {_odd_key(key_node)}", key_node.start_mark.line + 1)
+            told = f"has {_odd_key(key_node, document.noun)}"
+            document.note(path, told, key_node.start_mark.line + 1)
             continue
         inner = (*path, key)
         if key in mapping:
@@ -179,19 +197,19 @@ def _mapping(node: yaml.MappingNode, path: Path, document: Document) -> dict[str
     return mapping
 
 
-def _odd_key(node: yaml.Node) -> str:
+def _odd_key(node: yaml.Node, noun: str) -> str:
     if not isinstance(node, yaml.ScalarNode):
         return "a key that is not text. A field is written `name: value`."
     kind = node.tag.removeprefix(_YAML)
     if kind == "merge":
-        return "a merge key `<<`, which a fleet file does not use. Write the fields out."
+        return f"a merge key `<<`, which a {noun} file does not use. Write the fields out."
     asked = printable(node.value)
     return f"the key {asked[1:-1]}, which YAML reads as {kind}, not as text. Quote it: {asked}"
 
 
-def _foreign_tag(node: yaml.Node) -> str:
+def _foreign_tag(node: yaml.Node, noun: str) -> str:
     asked = printable(node.tag.removeprefix(_YAML))
-    return f"has the YAML tag {asked}. Write a plain value: fleet files use no tags."
+    return f"has the YAML tag {asked}. Write a plain value: {noun} files use no tags."
 
 
 def _scalar(node: yaml.ScalarNode, path: Path, document: Document) -> Value:
@@ -210,7 +228,7 @@ def _scalar(node: yaml.ScalarNode, path: Path, document: Document) -> Value:
         told = f"is read as a {kind} by YAML, not as text. Quote it: {asked}"
         document.note(path, f"= {asked[1:-1]} {told}")
     elif kind != "str":
-        document.note(path, _foreign_tag(node))
+        document.note(path, _foreign_tag(node, document.noun))
     elif re.search("[\ud800-\udfff]", text):
         document.note(path, f"= {asked} holds half a character (a lone surrogate).")
     else:

@@ -12,6 +12,17 @@ class LocalLauncher(Config, frozen=True, kw_only=True, tag_field="kind", tag="lo
     """Replicas are processes of this machine."""
 
 
+class Quota(Config, frozen=True, kw_only=True):
+    """What an endpoint takes in any minute: the gateway sends no more, so it need not refuse."""
+
+    requests_per_min: Annotated[
+        PositiveInt | None, Meta(description="Requests; unset: as many as come.")
+    ] = None
+    tokens_per_min: Annotated[
+        PositiveInt | None, Meta(description="Prompt and answer tokens together; unset: any.")
+    ] = None
+
+
 class EndpointLauncher(Config, frozen=True, kw_only=True, tag_field="kind", tag="endpoint"):
     """Nothing is started: the pool is a URL that speaks the OpenAI API, a vLLM server say."""
 
@@ -25,6 +36,10 @@ class EndpointLauncher(Config, frozen=True, kw_only=True, tag_field="kind", tag=
     key_env: Annotated[
         str | None,
         Meta(description="The environment variable that holds the endpoint's key, never the key."),
+    ] = None
+    quota: Annotated[
+        Quota | None,
+        Meta(description="What it takes in a minute, of each gateway host; unset: what it says."),
     ] = None
 
 

@@ -8,13 +8,12 @@ URL exists are left to the caller.
 """
 
 import importlib.resources
-from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from argosy.fleet.config import Fleet
-from argosy.fleet.document import Problem, read
+from argosy.fleet.document import FileProblemsError, read
 from argosy.fleet.rules import cross_check
 from argosy.fleet.shape import check_type
 
@@ -47,16 +46,5 @@ def schema() -> dict[str, Any]:
     return {**about, **msgspec.json.schema(Fleet)}
 
 
-class FleetFileError(Exception):
-    """The fleet file cannot be used; `problems` says why, in the order of its lines."""
-
-    def __init__(self, source: str, problems: Iterable[Problem]) -> None:
-        self.source = source
-        self.problems = tuple(sorted(problems, key=lambda problem: problem.line or 0))
-        super().__init__(source, self.problems)
-
-    def __str__(self) -> str:
-        return "\n".join(
-            f"{self.source}{'' if problem.line is None else f':{problem.line}'}  {problem.message}"
-            for problem in self.problems
-        )
+class FleetFileError(FileProblemsError):
+    """The fleet file cannot be used."""

@@ -143,6 +143,13 @@ class Key(Message, frozen=True, kw_only=True):
     revoked_at_s: float | None = None
 
 
+class LiveKeys(Message, frozen=True, kw_only=True):
+    """All keys that may be used, at one moment; `revision` grows with each change."""
+
+    revision: int
+    keys: tuple[Key, ...]
+
+
 class Usage(Message, frozen=True, kw_only=True):
     """What one request cost: exactly one per finished, failed, refused or cancelled request."""
 
@@ -193,6 +200,17 @@ class GatewayProcess(Message, frozen=True, kw_only=True):
     connections: int = 0
 
 
+class QuotaStatus(Message, frozen=True, kw_only=True):
+    """The room left of an endpoint pool's quota."""
+
+    pool: str
+    requests_per_min: int | None
+    requests_left: int | None  # that may be sent at once; None: no limit
+    tokens_per_min: int | None
+    tokens_left: int | None  # below 0: the last request was larger than all that may come at once
+    closed_s: float | None = None  # so long it takes nothing, as it said itself
+
+
 class FleetStatus(Message, frozen=True, kw_only=True):
     """What `argosy status --json` prints: all gateway processes together."""
 
@@ -205,6 +223,7 @@ class FleetStatus(Message, frozen=True, kw_only=True):
     usage_records_unwritten: int
     replicas: tuple[ReplicaStatus, ...]
     processes: tuple[GatewayProcess, ...] = ()
+    quotas: tuple[QuotaStatus, ...] = ()  # of this gateway host
 
 
 class RunFile(Message, frozen=True, kw_only=True):

@@ -44,6 +44,10 @@ class Data(Config, frozen=True, kw_only=True):
     """What is trained on: a folder that `argosy data prepare` made."""
 
     path: Annotated[str, Meta(min_length=1, description="Folder or fsspec URL with manifest.json.")]
+    recipe: Annotated[
+        str | None,
+        Meta(description="Recipe of argosy data prepare: makes path where it is missing."),
+    ] = None
     validation_blocks: Annotated[
         int, Meta(ge=0, description="Blocks kept back, at the end, and evaluated each round.")
     ] = 64

@@ -76,6 +76,44 @@ def _create_control(connection: Connection) -> None:
     _execute(connection, statements)
 
 
+def _create_runs(connection: Connection) -> None:
+    statements = (
+        "CREATE TABLE runs (run VARCHAR NOT NULL PRIMARY KEY, spec VARCHAR NOT NULL,"
+        " state VARCHAR NOT NULL, wanted VARCHAR NOT NULL,"
+        " created_at_s DOUBLE PRECISION NOT NULL, ended_at_s DOUBLE PRECISION,"
+        " blocks BIGINT NOT NULL, blocks_a_step BIGINT NOT NULL, frontier BIGINT NOT NULL,"
+        " freed VARCHAR NOT NULL, blocks_done BIGINT NOT NULL, version BIGINT, seed VARCHAR)",
+        "CREATE TABLE run_islands (run VARCHAR NOT NULL, island VARCHAR NOT NULL,"
+        " epoch BIGINT NOT NULL, state VARCHAR NOT NULL, number BIGINT NOT NULL,"
+        " joined_at_s DOUBLE PRECISION NOT NULL, beat_at_s DOUBLE PRECISION NOT NULL,"
+        " steps_per_s DOUBLE PRECISION, waited_s DOUBLE PRECISION NOT NULL,"
+        " blocks_done BIGINT NOT NULL, bytes_in BIGINT NOT NULL, bytes_out BIGINT NOT NULL,"
+        " PRIMARY KEY (run, island))",
+        "CREATE TABLE run_leases (run VARCHAR NOT NULL, lease VARCHAR NOT NULL,"
+        " island VARCHAR NOT NULL, epoch BIGINT NOT NULL, spans VARCHAR NOT NULL,"
+        " blocks BIGINT NOT NULL, state VARCHAR NOT NULL,"
+        " granted_at_s DOUBLE PRECISION NOT NULL, PRIMARY KEY (run, lease))",
+        "CREATE INDEX ix_run_leases_run_state ON run_leases (run, state)",
+        "CREATE TABLE run_contributions (run VARCHAR NOT NULL, island VARCHAR NOT NULL,"
+        " epoch BIGINT NOT NULL, number BIGINT NOT NULL, base_version BIGINT NOT NULL,"
+        " lease VARCHAR NOT NULL, steps BIGINT NOT NULL, blocks BIGINT NOT NULL,"
+        " loss DOUBLE PRECISION NOT NULL, fragments VARCHAR NOT NULL,"
+        " tokens_sha256 VARCHAR NOT NULL, state VARCHAR NOT NULL, version BIGINT,"
+        " reason VARCHAR NOT NULL, at_s DOUBLE PRECISION NOT NULL,"
+        " PRIMARY KEY (run, island, epoch, number))",
+        "CREATE INDEX ix_run_contributions_run_state ON run_contributions (run, state)",
+        "CREATE TABLE run_rounds (run VARCHAR NOT NULL, version BIGINT NOT NULL,"
+        " contributions VARCHAR NOT NULL, settings VARCHAR NOT NULL, reason VARCHAR NOT NULL,"
+        " blocks_done BIGINT NOT NULL, at_s DOUBLE PRECISION NOT NULL,"
+        " PRIMARY KEY (run, version))",
+        "CREATE TABLE run_points (run VARCHAR NOT NULL, seq BIGINT NOT NULL,"
+        " at_s DOUBLE PRECISION NOT NULL, kind VARCHAR NOT NULL, island VARCHAR NOT NULL,"
+        " version BIGINT NOT NULL, blocks_done BIGINT NOT NULL, loss DOUBLE PRECISION NOT NULL,"
+        " PRIMARY KEY (run, seq))",
+    )
+    _execute(connection, statements)
+
+
 def _execute(connection: Connection, statements: Iterable[str]) -> None:
     is_postgresql = connection.dialect.name == "postgresql"
     for statement in statements:
@@ -88,4 +126,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _create_keys_and_usage,
     _create_batches,
     _create_control,
+    _create_runs,
 )

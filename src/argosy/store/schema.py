@@ -4,6 +4,7 @@ What only one of the two understands is in `sqlite.py` and `postgresql.py`; how 
 version is brought to these tables, in `migrations.py`.
 """
 
+import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from argosy.store import postgresql, sqlite
 from argosy.store.errors import StoreError
 from argosy.store.migrations import MIGRATIONS
 
+log = logging.getLogger(__name__)
 METADATA = sqlalchemy.MetaData()
 
 version_table = Table(
@@ -177,12 +179,104 @@ decision_table = Table(
 )
 
 
-def open_store(place: Path | str, *, busy_timeout_s: float = 5.0) -> Engine:
+run_table = Table(
+    "runs",
+    METADATA,
+    Column("run", String, primary_key=True),
+    Column("spec", String, nullable=False),  # the run file's text
+    Column("state", String, nullable=False),  # training, finishing, finished, stopped
+    Column("wanted", String, nullable=False),  # training, stopped: an operator's word
+    Column("created_at_s", Double, nullable=False),
+    Column("ended_at_s", Double),
+    Column("blocks", BigInteger, nullable=False),
+    Column("blocks_a_step", BigInteger, nullable=False),
+    Column("frontier", BigInteger, nullable=False),  # no block from here on was ever leased
+    Column("freed", String, nullable=False),  # JSON: spans before it that are to be leased anew
+    Column("blocks_done", BigInteger, nullable=False),
+    Column("version", BigInteger),  # None: nobody has sent parameters yet
+    Column("seed", String),  # JSON: what version 0 is made of
+)
+run_island_table = Table(
+    "run_islands",
+    METADATA,
+    Column("run", String, primary_key=True),
+    Column("island", String, primary_key=True),
+    Column("epoch", BigInteger, nullable=False),  # grows with each life; never goes back
+    Column("state", String, nullable=False),  # live, silent, left
+    Column("number", BigInteger, nullable=False),  # of this epoch's last contribution
+    Column("joined_at_s", Double, nullable=False),
+    Column("beat_at_s", Double, nullable=False),
+    Column("steps_per_s", Double),
+    Column("waited_s", Double, nullable=False),
+    Column("blocks_done", BigInteger, nullable=False),  # in all its lives
+    Column("bytes_in", BigInteger, nullable=False),  # from it
+    Column("bytes_out", BigInteger, nullable=False),
+)
+run_lease_table = Table(
+    "run_leases",
+    METADATA,
+    Column("run", String, primary_key=True),
+    Column("lease", String, primary_key=True),
+    Column("island", String, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("spans", String, nullable=False),  # JSON
+    Column("blocks", BigInteger, nullable=False),
+    Column("state", String, nullable=False),  # open, done, void
+    Column("granted_at_s", Double, nullable=False),
+    sqlalchemy.Index("ix_run_leases_run_state", "run", "state"),
+)
+run_contribution_table = Table(
+    "run_contributions",
+    METADATA,
+    Column("run", String, primary_key=True),
+    Column("island", String, primary_key=True),
+    Column("epoch", BigInteger, primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("base_version", BigInteger, nullable=False),
+    Column("lease", String, nullable=False),
+    Column("steps", BigInteger, nullable=False),
+    Column("blocks", BigInteger, nullable=False),
+    Column("loss", Double, nullable=False),
+    Column("fragments", String, nullable=False),  # JSON: SHA-256 of each
+    Column("tokens_sha256", String, nullable=False),
+    Column("state", String, nullable=False),  # accepted, merged, refused
+    Column("version", BigInteger),  # that it is in
+    Column("reason", String, nullable=False),  # why it was refused
+    Column("at_s", Double, nullable=False),
+    sqlalchemy.Index("ix_run_contributions_run_state", "run", "state"),
+)
+run_round_table = Table(
+    "run_rounds",
+    METADATA,
+    Column("run", String, primary_key=True),
+    Column("version", BigInteger, primary_key=True),
+    Column("contributions", String, nullable=False),  # JSON, with their weights, in order
+    Column("settings", String, nullable=False),  # JSON: what it is computed with
+    Column("reason", String, nullable=False),
+    Column("blocks_done", BigInteger, nullable=False),
+    Column("at_s", Double, nullable=False),
+)
+run_point_table = Table(
+    "run_points",
+    METADATA,
+    Column("run", String, primary_key=True),
+    Column("seq", BigInteger, primary_key=True),
+    Column("at_s", Double, nullable=False),
+    Column("kind", String, nullable=False),  # training, validation
+    Column("island", String, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("blocks_done", BigInteger, nullable=False),
+    Column("loss", Double, nullable=False),
+)
+
+
+def open_store(place: Path | str, *, busy_timeout_s: float = 5.0, is_needed: bool = True) -> Engine:
     """The store in that file, or at a URL `postgresql://USER@HOST:PORT/DATABASE`.
 
     It is created, or brought to this version's schema, if need be. Safe for any number of processes
     at once; each waits at most `busy_timeout_s` for a lock, and PostgreSQL ends a transaction
-    that stands idle for as long. The caller disposes of the engine. Raises StoreError.
+    that stands idle for as long. The caller disposes of the engine. Raises StoreError; where it is
+    not needed now, only what no waiting would mend: else it is tried again with each use.
     """
     if isinstance(place, str) and place.startswith(postgresql.PREFIXES):
         engine = postgresql.engine_for(place, busy_timeout_s)
@@ -191,6 +285,11 @@ def open_store(place: Path | str, *, busy_timeout_s: float = 5.0) -> Engine:
     try:
         with store_errors(place_of(engine)):
             _bring_up_to_date(engine, busy_timeout_s)
+    except StoreError as error:
+        if is_needed:
+            engine.dispose()
+            raise
+        log.warning("The store is away, and is used when it is back: %s", error)
     except BaseException:
         engine.dispose()
         raise

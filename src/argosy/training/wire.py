@@ -9,6 +9,8 @@ from typing import Literal
 
 import msgspec
 
+from argosy.training.inner import Tensor
+
 WIRE_VERSION = 1
 
 
@@ -46,10 +48,35 @@ class FragmentName(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     sha256: str  # of its fp32 bytes, little-endian
 
 
+class Settled(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which of an island's contributions are in a version, or will be in none."""
+
+    island: str
+    epoch: int  # its numbers are this epoch's
+    number: int  # this one and all before it
+    distrusted: str | None = None  # why the last was not believed: take up the version whole
+
+
 class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The newest version and what it is made of."""
 
     version: int  # rounds that were closed
+    fragments: tuple[FragmentName, ...]
+    settled: tuple[Settled, ...] = ()
+
+
+class Seeding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """There are no parameters yet: this island is to send its own, the others wait."""
+
+    island: str
+
+
+class Seed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An island's own parameters, whose fragments were sent as they are: they are version 0."""
+
+    island: str
+    epoch: int
+    tensors: tuple[Tensor, ...]
     fragments: tuple[FragmentName, ...]
 
 
@@ -57,12 +84,21 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The island takes part under `epoch`: a token that its later lives make void."""
 
     epoch: int
-    parameters: Parameters | None  # None: nobody has any yet, this island is to send its own
+    parameters: Parameters | None  # None: nobody has any yet
     blocks: int  # of the run
     blocks_done: int
     lease_s: float
     bits: int
-    peers: tuple[str, ...] = ()  # URLs that have fragments too
+    fragment_bytes_max: int  # fp32 bytes of a fragment
+    seeder: str | None = None  # where there are no parameters: the island that is to send its own
+    peers: tuple["Peer", ...] = ()  # islands that have fragments too
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An island that others may fetch from."""
+
+    island: str
+    url: str
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,6 +111,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     loss: float | None
     waited_s: float  # since it joined: without a block to train on
     wants_lease: bool
+    holds: tuple[str, ...] = ()  # leases whose contribution was not answered yet
     peer_url: str | None = None
 
 
@@ -85,6 +122,27 @@ class Beaten(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     version: int  # the newest
     lease: Lease | None
     blocks_done: int
+    lost: tuple[
+        str, ...
+    ] = ()  # of those it holds: they are another's now, train on no more of them
+    evaluate: int | None = None  # a version whose loss this island is to measure
+    peers: tuple[Peer, ...] = ()
+
+
+class Evaluated(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The loss of a version on the blocks that are kept back, mean over tokens, nats."""
+
+    island: str
+    epoch: int
+    version: int
+    loss: float
+
+
+class Leave(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An island goes; its leases are free at once."""
+
+    island: str
+    epoch: int
 
 
 class Contribution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -122,12 +180,47 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 Verdict = Accepted | Refused
 
 
+class Missing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="missing"):
+    """These fragments are not here: send them (again), then the contribution again."""
+
+    fragments: tuple[str, ...]
+
+
 class Update(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What turns one version of the parameters into the next: encoded fragments to subtract."""
 
     version: int  # that it leads to
     fragments: tuple[str, ...]  # SHA-256 of each encoded one, in order
-    parameters: Parameters  # what then is, to be checked
-    numbers: dict[
-        str, int
-    ]  # by island of its epoch: the last of its contributions in it, or before
+    parameters: Parameters  # what then is, to be checked; what of the own deltas is in it
+
+
+class IslandStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An island that lives, as the syncer sees it."""
+
+    island: str
+    epoch: int
+    version: int | None
+    steps_per_s: float | None
+    inner_steps: int | None  # of its leases
+    loss: float | None
+    waited_s: float  # since it joined
+    joined_s: float  # seconds ago
+    silent_s: float
+    blocks_done: int
+    bytes_in: int
+    bytes_out: int
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of the run, by the syncer that answers."""
+
+    run: str
+    state: Literal["training", "finishing", "finished", "stopped"]
+    version: int | None
+    blocks: int
+    blocks_done: int
+    blocks_leased: int
+    waits: str  # what the open round waits for, in words
+    refused: tuple[str, ...]  # the last refusals: who, number, why
+    fault: str | None  # why the last round could not be written, e.g. a full disk
+    islands: tuple[IslandStatus, ...]

@@ -1,0 +1,411 @@
+"""What an island does from joining to leaving, whatever trains inside it.
+
+The calling thread trains, and does nothing else but copy and add vectors of parameters between two
+steps. Beats, sending and following run in threads of their own: see `helpers.py`. Owns the order in
+which deltas are taken and versions taken up (`outer/adopt.py` has the arithmetic), and the seconds
+that were waited.
+
+An island that was killed and comes back starts from the newest version: what it had sent is in the
+ledger, what it had not is leased anew. Of its checkpoint it takes the optimizer's state alone.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import Protocol
+
+import msgspec
+import numpy as np
+
+from argosy.fleet.runs import Run
+from argosy.policies.checkpointing import interval_s, mttf_s
+from argosy.training.inner import Blocks, CheckpointError, Inner, Vector
+from argosy.training.island.fragments import sha256_of
+from argosy.training.island.helpers import Helpers, News, Snapshot
+from argosy.training.island.joining import Entry, enter
+from argosy.training.island.link import ClosedError, Link
+from argosy.training.island.peers import PeerShare
+from argosy.training.outer.adopt import LocalState, UnknownNumberError
+from argosy.training.wire import Evaluated, Lease, Leave
+
+_WAIT_S = 0.05  # looks for news that often where there is nothing to train on
+_LAST_WORD_S = 10.0  # for what is no loss if it does not come
+_EWMA = 0.2  # weight of the newest step in the measured speed
+_DIVERGED_MAX = 3  # in a row
+
+logger = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """Where blocks come from: `training/data/reader.py`'s Reader is one."""
+
+    def read(self, start: int, stop: int) -> Blocks:
+        """Those at start <= position < stop of the run."""
+        ...
+
+
+class DivergedError(Exception):
+    """Parameters are not finite again and again, each time from the newest version on."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What an island's life came to."""
+
+    state: str  # finished, stopped, left
+    version: int
+    published_sha256: str  # of the whole vector of that version, fp32
+    steps: int
+    blocks: int  # whose deltas were accepted
+    lost_steps: int  # made, and then taken back: refused, or of a lease that was lost
+    contributions: int
+    refused: int
+    lives: int  # times it joined
+    wall_s: float
+    joined_s: float  # from the start until it could train
+    waited_s: float  # without a block to train on
+    stopped_s: float  # for snapshots, versions and checkpoints
+    bytes_up: int
+    bytes_down: int
+
+
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """Which island of which run."""
+
+    run: Run
+    island: str
+    folder: str | None = None  # for its checkpoints; None: none are kept
+    share: PeerShare | None = None  # where peers fetch what it has
+
+
+class IslandLoop:
+    """One life of an island. `run` it once."""
+
+    def __init__(
+        self,
+        inner: Inner,
+        source: Source,
+        link: Link,
+        setting: Setting,
+        *,
+        validation: Callable[[], Blocks] | None = None,
+        say: Callable[[dict[str, object]], None] = lambda _: None,
+    ) -> None:
+        """`validation`: the blocks that are kept back. `say` hears of each step and event."""
+        self._inner = inner
+        self._source = source
+        self._link = link
+        self._run = setting.run
+        self._name = setting.island
+        self._share = setting.share
+        self._folder = None if setting.folder is None else Path(setting.folder)
+        self._validation = validation
+        self._say = say
+        self._steps_per_s: float | None = None
+        self._started_s = perf_counter()
+        self._trained_s = 0.0
+        self._saved_at_s = perf_counter()
+        self._saved_cost_s = 1.0
+        self._steps = self._blocks = self._lost_steps = 0
+        self._contributions = self._refused = self._diverged = self._lives = 0
+        self._waited_s = self._stopped_s = self._joined_s = 0.0
+        self._is_draining = False
+
+    def drain(self) -> None:
+        """From another thread or a signal: finish the lease under way, send it, and leave."""
+        self._is_draining = True
+
+    def run(self) -> Outcome:
+        """Train until the run is over. Raises AwayError, DeniedError, DivergedError, RejectedError.
+
+        What the framework raises comes through; the island's leases then expire by themselves.
+        """
+        self._load()
+        self._enter()
+        try:
+            state = self._train_all()
+        finally:
+            self._helpers.close()
+        return self._outcome(state)
+
+    # The life of it.
+
+    def _enter(self) -> None:
+        began_s = perf_counter()
+        entry: Entry = enter(
+            self._link, self._inner, run=self._run, island=self._name, speed=self._steps_per_s
+        )
+        self._lives += 1
+        self._entry = entry
+        self._local = LocalState(entry.map, entry.published, version=entry.version)
+        self._helpers = Helpers(
+            self._link, entry, run=self._run, island=self._name, share=self._share
+        )
+        self._joined_s = perf_counter() - (began_s if self._lives > 1 else self._started_s)
+        self._say({"event": "joined", "epoch": entry.epoch, "version": entry.version})
+        self._tell()
+        self._helpers.start()
+
+    def _train_all(self) -> str:
+        while True:
+            lease = self._next_lease()
+            if lease is None:
+                break
+            if not self._train(lease):
+                continue
+            self._save_if_due()
+        return self._end()
+
+    def _next_lease(self) -> Lease | None:
+        """Waits for one; None: there will be none any more."""
+        began_s = perf_counter()
+        waited = False
+        try:
+            while True:
+                self._take_news()
+                is_over = self._helpers.state in ("finished", "stopped") or self._is_draining
+                if is_over:
+                    return None
+                if len(self._local.pending) <= self._run.outer.staleness_max:
+                    lease = self._helpers.take_lease()
+                    if lease is not None:
+                        return lease
+                waited = True
+                self._helpers.wait(_WAIT_S)
+        finally:
+            if waited:
+                self._waited_s += perf_counter() - began_s
+
+    def _train(self, lease: Lease) -> bool:
+        """Whether its delta is on the way."""
+        self._tell()
+        seen = hashlib.sha256()
+        losses: list[float] = []
+        life = self._lives
+        for start, stop in self._steps_of(lease):
+            self._take_news()
+            if self._is_void(lease, life):
+                self._lose(len(losses), self._why_void(life))
+                return False
+            began_s = perf_counter()
+            blocks = self._source.read(start, stop)
+            report = self._inner.step(blocks, share_done=start / self._entry.blocks)
+            seen.update(np.ascontiguousarray(blocks, dtype="<u4").data)
+            losses.append(report.loss)
+            self._measure(perf_counter() - began_s)
+            self._say({"event": "step", "loss": report.loss, "position": start})
+        self._helpers.wait_encoded()
+        self._take_news()
+        if self._is_void(lease, life):
+            self._lose(len(losses), self._why_void(life))
+            return False
+        snapshot = self._snapshot(lease, losses, seen.hexdigest())
+        self._contributions += 1
+        self._helpers.send(snapshot)
+        return True
+
+    def _why_void(self, life: int) -> str:
+        return "it joined anew" if self._lives != life else "the lease is another's now"
+
+    def _lose(self, steps: int, why: str) -> None:
+        self._lost_steps += steps
+        self._say({"event": "lost", "steps": steps, "why": why})
+
+    def _is_void(self, lease: Lease, life: int) -> bool:
+        """It is another's, or of a life that is over: what was trained on it is forgotten."""
+        if self._lives != life:
+            return True
+        if not self._helpers.is_lost(lease.lease):
+            return False
+        logger.warning("the lease %s is another's now: its steps are taken back", lease.lease)
+        self._helpers.wait_encoded()
+        self._take_news()
+        self._inner.set_parameters(self._local.restart())
+        return True
+
+    def _snapshot(self, lease: Lease, losses: list[float], tokens_sha256: str) -> Snapshot:
+        """All that was not yet told of the training: at this one point in time."""
+        began_s = perf_counter()
+        delta = self._local.snapshot(self._inner.parameters())
+        blocks = sum(span.stop - span.start for span in lease.spans)
+        self._stopped_s += perf_counter() - began_s
+        return Snapshot(
+            number=self._helpers.next_number(),
+            delta=delta,
+            base_version=self._local.version,
+            lease=lease.lease,
+            steps=len(losses),
+            blocks=blocks,
+            loss=sum(losses) / len(losses),
+            tokens_sha256=tokens_sha256,
+        )
+
+    def _end(self) -> str:
+        """What was sent is answered, and the last version taken up; then it goes."""
+        state = "left" if self._is_draining else self._helpers.state
+        self._helpers.finish_sending()
+        while state == "finished" and self._local.version < self._helpers.newest_version:
+            self._take_news()
+            self._helpers.wait(_WAIT_S)
+        self._take_news()
+        if state == "finished" and self._validation is not None:
+            self._helpers.ask_once_more(wait_s=_LAST_WORD_S)
+            self._take_news()
+        self._helpers.join_reports(wait_s=_LAST_WORD_S)
+        leave = Leave(island=self._name, epoch=self._entry.epoch)
+        try:
+            self._link.leave(leave)
+        except ClosedError:
+            logger.info("it left without a word: the link was closed")
+        return state
+
+    # News.
+
+    def _take_news(self) -> None:
+        """Versions and verdicts that came since the last step."""
+        news = self._helpers.news()
+        if news is not None:
+            began_s = perf_counter()
+            self._take(news)
+            self._stopped_s += perf_counter() - began_s
+        evaluate = self._helpers.to_evaluate()
+        if evaluate is not None and evaluate == self._local.version:
+            self._evaluate(evaluate)
+
+    def _take(self, news: News) -> None:
+        for number, parts in news.encoded:
+            self._local.sent(number, parts)
+        for number, blocks in news.accepted:
+            self._blocks += blocks
+            self._diverged = 0
+            self._say({"event": "accepted", "number": number})
+        for number, steps in news.refused:
+            self._refused += 1
+            self._lose(steps, f"contribution {number} was refused")
+            try:
+                self._inner.add(0, self._local.refused(number))
+            except UnknownNumberError:
+                logger.info("contribution %d was forgotten already", number)
+        if news.version is not None:
+            movement = self._local.adopt_whole(
+                news.version.version, news.version.published, number=news.version.number
+            )
+            self._inner.add(0, movement)
+            self._say({"event": "version", "version": self._local.version})
+        distrusted = None if news.version is None else news.version.distrusted
+        if distrusted is not None or news.is_diverged:
+            logger.warning("joins anew: %s", distrusted or "its parameters are not finite")
+            self._rejoin()
+        self._tell()
+
+    def _rejoin(self) -> None:
+        """A delta made no sense: leases go back, and all starts from the newest version."""
+        self._diverged += 1
+        if self._diverged > _DIVERGED_MAX:
+            raise DivergedError(
+                f"deltas of {self._name} made no sense {self._diverged} times in a row, each time"
+                " from the newest version on. Lower optimizer.lr, or check the chip: argosy ping"
+            )
+        self._helpers.close()
+        self._enter()
+
+    def _evaluate(self, version: int) -> None:
+        """The loss of the version itself, without what this island trained since."""
+        blocks = None if self._validation is None else self._validation()
+        self._helpers.evaluated(version)
+        if blocks is None or not len(blocks):
+            return
+        began_s = perf_counter()
+        now = self._inner.parameters()
+        self._inner.set_parameters(self._local.published)
+        batch = self._run.batch_blocks
+        parts = [blocks[at : at + batch] for at in range(0, len(blocks), batch)]
+        total = sum(self._inner.loss(part) * len(part) for part in parts)
+        self._inner.set_parameters(now)
+        loss = total / len(blocks)
+        self._stopped_s += perf_counter() - began_s
+        self._say({"event": "evaluated", "version": version, "loss": loss})
+        what = Evaluated(island=self._name, epoch=self._entry.epoch, version=version, loss=loss)
+        self._helpers.report(what)
+
+    def _tell(self) -> None:
+        """What the next beat says."""
+        self._helpers.tell(
+            version=self._local.version,
+            steps_per_s=self._steps_per_s,
+            waited_s=self._waited_s,
+        )
+
+    # Small things.
+
+    def _steps_of(self, lease: Lease) -> Iterator[tuple[int, int]]:
+        batch = self._run.batch_blocks
+        for span in lease.spans:
+            for start in range(span.start, span.stop, batch):
+                yield start, start + batch
+
+    def _measure(self, step_s: float) -> None:
+        self._steps += 1
+        self._trained_s += step_s
+        speed = 1.0 / max(step_s, 1e-9)
+        before = self._steps_per_s
+        # the mean of times, not of speeds: a slow step counts as long as it was
+        self._steps_per_s = (
+            speed if before is None else 1.0 / ((1 - _EWMA) / before + _EWMA / speed)
+        )
+
+    def _save_if_due(self) -> None:
+        if self._folder is None:
+            return
+        now_s = perf_counter()
+        wanted_s = self._run.checkpoints.every_s
+        if wanted_s is None:
+            failures, lived_s = self._entry.epoch - 1, now_s - self._started_s
+            wanted_s = interval_s(self._saved_cost_s, mttf_s(lived_s, failures))
+        if now_s - self._saved_at_s < wanted_s:
+            return
+        self._saved_at_s = now_s
+        try:
+            self._save(self._folder)
+        except (CheckpointError, OSError) as error:
+            logger.warning("no checkpoint: %s. Training goes on; it is tried again", error)
+        self._saved_cost_s = max(1e-3, perf_counter() - now_s)
+        self._stopped_s += self._saved_cost_s
+
+    def _save(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._inner.save(str(folder / f"{self._entry.epoch:06d}-{self._steps:09d}"))
+
+    def _load(self) -> None:
+        """The optimizer's state of an earlier life, where one can be read."""
+        if self._folder is None or not self._folder.exists():
+            return
+        for path in sorted(self._folder.iterdir(), reverse=True):
+            try:
+                self._inner.load(str(path))
+            except CheckpointError as error:
+                logger.warning("the checkpoint %s cannot be used: %s", path.name, error)
+            else:
+                logger.info("goes on from the checkpoint %s", path.name)
+                return
+
+    def _outcome(self, state: str) -> Outcome:
+        published: Vector = self._local.published
+        return Outcome(
+            state=state,
+            version=self._local.version,
+            published_sha256=sha256_of(published.astype("<f4", copy=False).data),
+            steps=self._steps,
+            blocks=self._blocks,
+            lost_steps=self._lost_steps,
+            contributions=self._contributions,
+            refused=self._refused,
+            lives=self._lives,
+            wall_s=perf_counter() - self._started_s,
+            joined_s=self._joined_s,
+            waited_s=self._waited_s,
+            stopped_s=self._stopped_s,
+            bytes_up=self._link.bytes_up,
+            bytes_down=self._link.bytes_down,
+        )
