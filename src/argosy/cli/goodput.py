@@ -116,7 +116,6 @@ def _training(
     checkpoint_s: float,
     lease_s: float,
 ) -> "Training":
-    from argosy.policies.checkpointing import CheckpointSettings
     from argosy.policies.elasticity import ElasticitySettings
     from argosy.simulator.training import Part, Training
 
@@ -135,10 +134,7 @@ def _training(
         until_s=days * _DAY_S,
         restart_s=restart_s,
         checkpoint_cost_s=checkpoint_s,
-        checkpoints=CheckpointSettings(
-            interval_s_max=_DAY_S,
-            mttf_s_believed=_DAY_S / (nodes * faults) if faults else 365 * _DAY_S,
-        ),
+        mttf_s_believed=_DAY_S / (nodes * faults) if faults else 365 * _DAY_S,
         elasticity=elasticity,
         step_s=lease_s / elasticity.inner_steps,
     )

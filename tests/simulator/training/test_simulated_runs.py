@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from argosy.policies.checkpointing import CheckpointSettings
 from argosy.policies.elasticity import ElasticitySettings
 from argosy.simulator.training import (
     Course,
@@ -39,7 +38,7 @@ def training(nodes: int, islands: int = 1, *, faults: float = RSC_1, days: float
         until_s=days * DAY_S,
         restart_s=300.0,
         checkpoint_cost_s=10.0,
-        checkpoints=CheckpointSettings(interval_s_max=1e9, mttf_s_believed=believed_s),
+        mttf_s_believed=believed_s,
     )
 
 

@@ -9,9 +9,8 @@ from collections import deque
 from typing import Literal
 
 import numpy as np
-from msgspec.structs import replace
 
-from argosy.policies.checkpointing import CheckpointSettings, CheckpointView, interval
+from argosy.policies.checkpointing import interval_s, mttf_s
 from argosy.policies.elasticity import Close, IslandSeen, RoundView, closing, rations
 from argosy.simulator.training.nodes import DAY_S, Nodes, outages_of
 from argosy.simulator.training.scenario import Course, Part, Training
@@ -28,10 +27,10 @@ def run_of_islands(training: Training) -> Course:
 class _Island:
     """One island: what it trains on, what it has sent, and where its seconds went."""
 
-    def __init__(self, part: Part, nodes: Nodes, checkpoints: CheckpointSettings) -> None:
+    def __init__(self, part: Part, nodes: Nodes, mttf_s_believed: float) -> None:
         self.part = part
         self.nodes = nodes
-        self.checkpoints = checkpoints
+        self.mttf_s_believed = mttf_s_believed
         self.faults = 0
         self.life = 0  # events of earlier lives are void
         self.died_s: float | None = None  # None: it is up
@@ -44,14 +43,11 @@ class _Island:
         self.kept_s = self.lost_s = self.down_s = self.stall_s = 0.0
 
 
-def _checkpoints_of(part: Part, training: Training) -> CheckpointSettings:
+def _mttf_s_believed(part: Part, training: Training) -> float:
     """What is believed of the whole run, for this share of its faults."""
     rates = {one.name: one.nodes * one.faults_per_node_day for one in training.parts}
-    if not rates[part.name]:
-        return training.checkpoints
-    rarer = sum(rates.values()) / rates[part.name]
-    believed_s = training.checkpoints.mttf_s_believed * rarer
-    return replace(training.checkpoints, mttf_s_believed=believed_s)
+    rarer = sum(rates.values()) / rates[part.name] if rates[part.name] else 1.0
+    return training.mttf_s_believed * rarer
 
 
 class _Run:
@@ -60,7 +56,7 @@ class _Run:
         chance = np.random.default_rng(training.seed)
         self._chance = chance
         self._islands = [
-            _Island(part, Nodes(part, chance), _checkpoints_of(part, training))
+            _Island(part, Nodes(part, chance), _mttf_s_believed(part, training))
             for part in training.parts
         ]
         self._events: list[tuple[float, int, _Kind, int, int, float]] = []
@@ -234,8 +230,8 @@ class _Run:
     def _stall(self, island: _Island) -> float:
         """Seconds of its own checkpoints for each of training."""
         cost_s = self._training.checkpoint_cost_s
-        view = CheckpointView(cost_s=cost_s, observed_s=self._now_s, failures=island.faults)
-        return cost_s / interval(view, island.checkpoints).interval_s
+        mean_s = mttf_s(self._now_s, island.faults, prior_s=island.mttf_s_believed)
+        return cost_s / interval_s(cost_s, mean_s)
 
     def _lease_of_s(self, island: _Island) -> float:
         return self._steps[island.part.name] * self._step_tokens / island.part.tokens_per_s

@@ -2,7 +2,6 @@
 
 import msgspec
 
-from argosy.policies.checkpointing import CheckpointSettings
 from argosy.policies.elasticity import ElasticitySettings
 
 
@@ -33,7 +32,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
     until_s: float
     restart_s: float  # from a fault to the first new step: noticed, replaced, loaded
     checkpoint_cost_s: float  # training stands still for one
-    checkpoints: CheckpointSettings = CheckpointSettings()  # mttf_s_believed: of all parts together
+    mttf_s_believed: float = 86_400.0  # of all parts together, before anything has failed
     outages: tuple[Outages, ...] = ()
     elasticity: ElasticitySettings = ElasticitySettings()
     step_s: float = 10.0  # of an inner step on an island of mean speed

@@ -6,7 +6,7 @@ of each batch: the sum of their speeds, and the sum of their faults.
 
 import numpy as np
 
-from argosy.policies.checkpointing import CheckpointView, interval
+from argosy.policies.checkpointing import interval_s, mttf_s
 from argosy.simulator.training.nodes import Nodes, outages_of
 from argosy.simulator.training.scenario import Course, Training
 
@@ -59,15 +59,13 @@ class _Run:
     def _train(self, end_s: float, *, is_last: bool) -> None:
         """From now to `end_s`, with checkpoints; what comes after the last of them is lost."""
         cost_s = self._training.checkpoint_cost_s
-        told = interval(
-            CheckpointView(cost_s=cost_s, observed_s=self._now_s, failures=self._faults),
-            self._training.checkpoints,
-        )
+        mean_s = mttf_s(self._now_s, self._faults, prior_s=self._training.mttf_s_believed)
+        every_s = interval_s(cost_s, mean_s)
         span_s = end_s - self._now_s
-        cycles = int(span_s // (told.interval_s + cost_s))
-        rest_s = span_s - cycles * (told.interval_s + cost_s)
-        kept_s = cycles * told.interval_s
-        tail_s = min(rest_s, told.interval_s)
+        cycles = int(span_s // (every_s + cost_s))
+        rest_s = span_s - cycles * (every_s + cost_s)
+        kept_s = cycles * every_s
+        tail_s = min(rest_s, every_s)
         self._stall_s += cycles * cost_s + (rest_s - tail_s)
         self._useful_s += kept_s + (tail_s if is_last else 0.0)
         self._lost_s += 0.0 if is_last else tail_s
