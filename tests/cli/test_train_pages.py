@@ -77,6 +77,16 @@ def test_the_page_tells_of_islands_rounds_bytes_and_refusals():
         assert told in text, told
 
 
+def test_the_page_tells_of_dollars_and_joules_where_they_are_known():
+    assert "USD/MTOK" not in drawn(PICTURE)
+    priced = island(usd_per_million_tokens=0.5625, joules_per_million_tokens=2500.0)
+    text = drawn(msgspec.structs.replace(PICTURE, islands=(priced, island(island="other"))))
+    assert "USD/MTOK" in text
+    assert "0.56" in text
+    assert "KJ/MTOK" in text
+    assert "2.5" in text
+
+
 def test_a_plain_line_and_json_tell_the_same():
     line = plain_line(PICTURE)
     assert "round 3  50.0%  loss 3.2500" in line

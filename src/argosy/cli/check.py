@@ -1,26 +1,31 @@
-"""`argosy check`: reads a fleet or run file, says every problem in it, or what it describes.
+"""`argosy check`: reads a fleet, run or recipe file, says its problems, or what it describes.
 
 Owns the summary; what makes a file valid is decided in `fleet/load.py` and `fleet/load_runs.py`.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from argosy.cli.files import names_a_run, read_fleet, read_run
+from argosy.cli.files import first_key, read_fleet, read_recipe, read_run
+from argosy.cli.renting import rents
 from argosy.fleet.config import Fleet, Pool
 from argosy.fleet.launchers import (
     EndpointLauncher,
     KubernetesLauncher,
     PlannedLauncher,
     RayLauncher,
+    SkypilotLauncher,
 )
 from argosy.fleet.runs import NewModel, Run
 
+if TYPE_CHECKING:
+    from argosy.training.data.recipe import Recipe
+
 
 def check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The fleet or run file to check.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The fleet, run or recipe file.")],
 ) -> None:
     """Check a fleet or run file; print what it describes, or every problem with its line.
 
@@ -30,8 +35,12 @@ def check(
 
         argosy check examples/two-islands.yaml
     """
-    if names_a_run(file):
+    kind = first_key(file)
+    if kind == "run":
         typer.echo(f"{file} is valid.\n\n{_run_summary(read_run(file))}")
+        return
+    if kind == "corpus":
+        typer.echo(f"{file} is valid.\n\n{_recipe_summary(read_recipe(file))}")
         return
     fleet = read_fleet(file)
     typer.echo(f"{file} is valid.\n\n{_summary(fleet)}")
@@ -44,7 +53,8 @@ def _summary(fleet: Fleet) -> str:
         ("GATEWAY", f"{gateway.host} port {gateway.port}, keys {gateway.keys}"),
     ]
     tables = [head, _pools(fleet), _models(fleet), _deployments(fleet), _tenants(fleet)]
-    return "\n\n".join(_table(rows) for rows in tables)
+    spent = "\n".join(rents(fleet))
+    return "\n\n".join([*(_table(rows) for rows in tables), *([spent] if spent else [])])
 
 
 def _run_summary(run: Run) -> str:
@@ -68,6 +78,13 @@ def _run_summary(run: Run) -> str:
     return "\n\n".join(_table(rows) for rows in (head, rows))
 
 
+def _recipe_summary(recipe: "Recipe") -> str:
+    head = [("CORPUS", recipe.corpus), ("BLOCKS", f"of {recipe.context_tokens} tokens")]
+    sources = [(o.name, str(o.__struct_config__.tag), o.licence) for o in recipe.sources]
+    rows = [("SOURCE", "KIND", "LICENCE"), *sources]
+    return "\n\n".join(_table(table) for table in (head, rows))
+
+
 def _pools(fleet: Fleet) -> list[tuple[str, ...]]:
     rows = [("POOL", "LAUNCHER", "WHERE")]
     for pool in fleet.pools:
@@ -81,6 +98,8 @@ def _pools(fleet: Fleet) -> list[tuple[str, ...]]:
             case KubernetesLauncher(context=context, namespace=namespace):
                 where = f"{_chips(pool)}, {context or 'the current context'}, {namespace}"
                 rows.append((pool.name, "kubernetes", where))
+            case SkypilotLauncher(api=api):
+                rows.append((pool.name, "skypilot", f"{_chips(pool)}, rented by {api}"))
             case _:
                 rows.append((pool.name, "local", "-"))
     return rows

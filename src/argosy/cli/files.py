@@ -1,7 +1,7 @@
 """The fleet or run file of a command: read, or the embedded one; problems on stderr and exit 1."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from msgspec.structs import replace
@@ -10,6 +10,9 @@ from argosy.fleet import load, load_runs
 from argosy.fleet.config import BatchingEngine, Fleet
 from argosy.fleet.launchers import PlannedLauncher, RayLauncher
 from argosy.fleet.runs import Run
+
+if TYPE_CHECKING:
+    from argosy.training.data.recipe import Recipe
 
 FleetFile = Annotated[
     Path | None,
@@ -37,10 +40,10 @@ def load_fleet(file: Path | None) -> Fleet:
     return parse_fleet(_text(file), source=str(file))
 
 
-def names_a_run(file: Path) -> bool:
-    """Whether the file is a run's rather than a fleet's. Exits with 1 where it cannot be read."""
+def first_key(file: Path) -> str | None:
+    """Of the file: `run`, `corpus` or a fleet's. Exits with 1 where it cannot be read."""
     try:
-        return load_runs.describes_a_run(_text(file))
+        return load_runs.first_key(_text(file))
     except UnreadableFleetError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
@@ -51,6 +54,17 @@ def read_run(file: Path) -> Run:
     try:
         return load_runs.parse(_text(file), source=str(file))
     except (UnreadableFleetError, load_runs.RunFileError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+
+
+def read_recipe(file: Path) -> "Recipe":
+    """The checked recipe of a dataset. Exits with 1 where there is none."""
+    from argosy.training.data.recipe import RecipeError, parse
+
+    try:
+        return parse(_text(file), source=str(file))
+    except (UnreadableFleetError, RecipeError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
 
@@ -82,8 +96,8 @@ def check_startable(fleet: Fleet) -> None:
         raise UnreadableFleetError(
             f"fleet {fleet.fleet} cannot be started: nothing is started on planned pools "
             f"({', '.join(planned)}). Try it on paper: argosy simulate. To run it, give these "
-            "pools launcher: {kind: local}, {kind: endpoint, url: ...}, ray or kubernetes; or try "
-            "it with simulated replicas: argosy up --pretend"
+            "pools launcher: {kind: local}, {kind: endpoint, url: ...}, ray, kubernetes or "
+            "skypilot; or try it with simulated replicas: argosy up --pretend"
         )
     for one in fleet.deployments:
         if isinstance(fleet.pool(one.pool).launcher, RayLauncher) and isinstance(

@@ -68,12 +68,18 @@ def islands_table(picture: Picture, children: "Sequence[ChildState]" = ()) -> "T
     table.add_column("ISLAND")
     table.add_column("STATE")
     columns = ["TOKENS/S", "TOKENS", "LOSS", "WAITED", "UP", "DOWN", "LIVES"]
+    is_billed = any(one.usd_per_million_tokens is not None for one in picture.islands)
+    is_metered = any(one.joules_per_million_tokens is not None for one in picture.islands)
+    columns += [*(["USD/MTOK"] if is_billed else []), *(["KJ/MTOK"] if is_metered else [])]
     for heading in (*columns, *(["PID"] if children else [])):
         table.add_column(heading, justify="right")
     for one in picture.islands:
         state = Text(island_state(one), style=_STATE_STYLES[one.state])
+        usd, joules = one.usd_per_million_tokens, one.joules_per_million_tokens
+        costs = ["-" if usd is None else f"{usd:,.2f}"] if is_billed else []
+        costs += ["-" if joules is None else f"{joules / 1e3:,.1f}"] if is_metered else []
         pid = [dash(pids.get(one.island))] if children else []
-        table.add_row(one.island, state, *_cells(one), *pid)
+        table.add_row(one.island, state, *_cells(one), *costs, *pid)
     return table
 
 

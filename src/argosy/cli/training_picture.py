@@ -39,6 +39,8 @@ class IslandPicture(msgspec.Struct, frozen=True, kw_only=True):
     bytes_up: int
     bytes_down: int
     silent_s: float | None  # since it was last heard
+    usd_per_million_tokens: float | None = None  # at its speed now, of the file's price
+    joules_per_million_tokens: float | None = None  # likewise, of its power_w
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,19 +197,28 @@ def _island(
         )  # fmt: skip
     lasted_s = record.beat_at_s - record.joined_at_s
     speed = record.steps_per_s if record.state == "live" else None
-    step_tokens = run.batch_blocks * run.context_tokens
+    pace = None if speed is None else speed * run.batch_blocks * run.context_tokens
+    told = next((one for one in run.islands if one.name == name), None)
+    price = None if told is None else told.price_usd_per_hour
+    power_w = None if told is None else told.power_w
     return IslandPicture(
         island=name,
         state=record.state,
         lives=record.epoch,
         tokens_done=record.blocks_done * run.context_tokens,
-        tokens_per_s=None if speed is None else speed * step_tokens,
+        tokens_per_s=pace,
         waited_share=min(1.0, record.waited_s / lasted_s) if lasted_s > 0 else None,
         loss=loss,
         bytes_up=record.bytes_in,
         bytes_down=record.bytes_out,
         silent_s=max(0.0, now_s - record.beat_at_s),
+        usd_per_million_tokens=None if price is None else _per_million(price / 3600, pace),
+        joules_per_million_tokens=_per_million(power_w, pace),
     )
+
+
+def _per_million(per_s: float | None, tokens_per_s: float | None) -> float | None:
+    return None if per_s is None or not tokens_per_s else 1e6 * per_s / tokens_per_s
 
 
 def _refusals(contributions: "Sequence[ContributionRecord]", block_tokens: int) -> list[Refusal]:

@@ -32,10 +32,10 @@ def parse(text: str, *, source: str) -> Run:
     return run
 
 
-def describes_a_run(text: str) -> bool:
-    """Whether the text's first key is `run`: else it is taken for a fleet."""
+def first_key(text: str) -> str | None:
+    """Which tells runs (`run`) and recipes of data (`corpus`) from fleets; None: there is none."""
     first = _FIRST_KEY.search(text)
-    return first is not None and first["key"] == "run"
+    return None if first is None else first["key"]
 
 
 def schema() -> dict[str, Any]:
