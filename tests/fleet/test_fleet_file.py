@@ -7,9 +7,14 @@ import pytest
 from argosy.fleet import load
 from argosy.fleet.config import Fleet
 from argosy.fleet.document import TEXT_CHARS_MAX, Problem
+from argosy.fleet.load_runs import first_key
 from argosy.fleet.rules import is_loopback
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+EXAMPLES = [
+    path
+    for path in sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+    if first_key(path.read_text("utf-8")) == "fleet"  # not of runs, not recipes of data
+]
 
 VALID = """\
 fleet: small
@@ -76,7 +81,7 @@ def test_an_error_prints_file_line_path_what_was_asked_and_what_would_work():
         load.parse(altered("kind: local", "kind: locl"), source="fleet.yaml")
     assert str(refused.value) == (
         'fleet.yaml:4  pools[0].launcher.kind = "locl" is not a launcher. '
-        'Did you mean "local"? Launchers: local, endpoint, planned, ray, kubernetes'
+        'Did you mean "local"? Launchers: local, endpoint, planned, ray, kubernetes, skypilot'
     )
 
 

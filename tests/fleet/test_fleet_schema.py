@@ -8,8 +8,13 @@ import yaml
 
 from argosy.fleet import load
 from argosy.fleet.config import Gateway
+from argosy.fleet.load_runs import first_key
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+EXAMPLES = [
+    path
+    for path in sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+    if first_key(path.read_text("utf-8")) == "fleet"  # not of runs, not recipes of data
+]
 
 
 def resolve(node: dict, schema: dict) -> dict:

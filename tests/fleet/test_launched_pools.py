@@ -112,7 +112,7 @@ def test_a_layout_of_an_engine_without_chips_has_no_effect():
 
 def test_a_launcher_that_starts_processes_still_takes_no_layout():
     text = altered(RAY, '{kind: ray, address: "head.example:6379"}', "{kind: local}")
-    assert "only replicas on planned, ray and kubernetes pools" in refusals(text)
+    assert "only replicas on planned, ray, kubernetes and skypilot pools" in refusals(text)
 
 
 def test_check_says_what_each_cluster_holds_and_where(tmp_path):

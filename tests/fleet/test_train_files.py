@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from argosy.cli.main import app
 from argosy.fleet import load_runs
-from argosy.fleet.load_runs import RunFileError, describes_a_run, parse
+from argosy.fleet.load_runs import RunFileError, first_key, parse
 from argosy.fleet.rules_runs import DataFacts, check_data, check_pools, parameters_of
 from argosy.fleet.runs import NewModel
 
@@ -79,11 +79,12 @@ def test_all_problems_are_told_at_once():
     assert len(problems(text)) == 2
 
 
-def test_runs_are_told_from_fleets_by_their_first_key():
-    assert describes_a_run("# a comment\n\nrun: a\n")
-    assert describes_a_run('"run": a')
-    assert not describes_a_run("fleet: a\nrun: b\n")
-    assert not describes_a_run("")
+def test_runs_and_recipes_are_told_from_fleets_by_their_first_key():
+    assert first_key("# a comment\n\nrun: a\n") == "run"
+    assert first_key('"run": a') == "run"
+    assert first_key("corpus: a\nrun: b\n") == "corpus"
+    assert first_key("fleet: a\nrun: b\n") == "fleet"
+    assert first_key("") is None
 
 
 def test_data_must_be_packed_for_the_run_and_leave_blocks_to_train_on():

@@ -22,6 +22,7 @@ from argosy.cli.files import (
     load_fleet,
     parse_fleet,
 )
+from argosy.cli.renting import check_tokens, rents
 from argosy.cli.running import TlsOption, control_token, refuse, tls_identity
 from argosy.cli.state import StateDir, StoreUrl, open_state_store
 from argosy.cli.upstream_keys import MissingKeyError, upstream_keys
@@ -82,8 +83,11 @@ def control(
     try:
         text, fleet = _read(file)
         _check(fleet, are_local_allowed=are_local_allowed)
+        check_tokens(fleet)
     except (UnreadableFleetError, MissingKeyError) as error:
         refuse(str(error))
+    for line in rents(fleet):
+        _say(line)
     identity = tls_identity(tls, listens=True)
     listener, url = _bound(
         listen,
@@ -262,8 +266,9 @@ def _check(fleet: Fleet, *, are_local_allowed: bool) -> None:
     if local and not are_local_allowed:
         raise UnreadableFleetError(
             f"fleet {fleet.fleet} has local pools ({', '.join(local)}), whose replicas die with "
-            "the control plane that started them. Give these pools launcher ray, kubernetes or "
-            "endpoint; or run all of it on this machine: argosy up. (--allow-local: for tests.)"
+            "the control plane that started them. Give these pools launcher ray, kubernetes, "
+            "skypilot or endpoint; or run all of it on this machine: argosy up. "
+            "(--allow-local: for tests.)"
         )
 
 

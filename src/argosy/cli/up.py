@@ -25,6 +25,7 @@ from argosy.cli.files import (
     check_startable,
     read_fleet,
 )
+from argosy.cli.renting import check_tokens, rents
 from argosy.cli.state import UP_KEY_NAME, StateDir, now_s, open_state_store
 from argosy.cli.upstream_keys import MissingKeyError, upstream_keys
 from argosy.cli.welcome import welcome
@@ -93,6 +94,7 @@ def up(
             fleet, pretence = _pretended(fleet, state, replicas)
         check_startable(fleet)
         upstream_keys(fleet)
+        check_tokens(fleet)
     except (UnreadableFleetError, MissingKeyError) as error:
         _exit(str(error))
     planned = None if plan is None else _planned(fleet, plan)
@@ -101,7 +103,7 @@ def up(
         lock.acquire()
     except (AlreadyRunningError, OSError) as error:
         _exit(str(error))
-    for line in reap_stale(state):
+    for line in (*rents(fleet), *reap_stale(state)):
         _say(line)
     weights = local_weights(fleet)
     with open_state_store(state) as store:

@@ -1,9 +1,9 @@
-"""The keys of endpoint pools, from the environment: the fleet file only names the variables."""
+"""The keys that pools' replicas ask for, from the environment: the fleet file names variables."""
 
 import os
 
 from argosy.fleet.config import Fleet
-from argosy.fleet.launchers import EndpointLauncher
+from argosy.fleet.launchers import EndpointLauncher, SkypilotLauncher
 
 
 class MissingKeyError(Exception):
@@ -14,7 +14,9 @@ def upstream_keys(fleet: Fleet) -> dict[str, str]:
     """The keys by pool. Raises MissingKeyError."""
     keys: dict[str, str] = {}
     for pool in fleet.pools:
-        name = pool.launcher.key_env if isinstance(pool.launcher, EndpointLauncher) else None
+        launcher = pool.launcher
+        has_key = isinstance(launcher, EndpointLauncher | SkypilotLauncher)
+        name = launcher.key_env if has_key else None
         if name is None:
             continue
         if not os.environ.get(name):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from argosy.cli.pretending import Pretence
+from argosy.cli.renting import token_of
 from argosy.cli.upstream_keys import upstream_keys
 from argosy.control.plan import DeploymentPlan, plan_deployments
 from argosy.control.probe import HttpProber
@@ -19,6 +20,7 @@ from argosy.fleet.launchers import (
     LocalLauncher,
     PlannedLauncher,
     RayLauncher,
+    SkypilotLauncher,
 )
 from argosy.launchers.endpoint import EndpointPool
 from argosy.launchers.local import LocalPool
@@ -45,7 +47,7 @@ class Launchers:
         self._ray_links: dict[str, Link] = {}  # by address: pools of one cluster share a bridge
 
     def of(self, fleet: Fleet) -> dict[str, Launcher]:
-        """By pool. Raises LauncherChangedError; then nothing has changed."""
+        """By pool. Raises LauncherChangedError, MissingKeyError; then nothing has changed."""
         found = {pool.name: (pool, self._launcher(fleet, pool)) for pool in fleet.pools}
         self._of_pool |= found
         return {name: launcher for name, (_, launcher) in found.items()}
@@ -85,6 +87,12 @@ class Launchers:
                 from argosy.launchers.kubernetes.launch import KubernetesPool
 
                 return KubernetesPool(cell_of(fleet, pool))
+            case SkypilotLauncher():
+                from argosy.launchers.skypilot.cell import cell_of as rented_cell_of
+                from argosy.launchers.skypilot.pool import SkyPilotPool
+
+                key = upstream_keys(fleet).get(pool.name)
+                return SkyPilotPool(rented_cell_of(fleet, pool), token=token_of(pool), key=key)
             case PlannedLauncher():
                 raise LauncherChangedError(f"pool {pool.name} is planned: nothing is started there")
 

@@ -305,11 +305,11 @@ class BatchingEngine(Config, frozen=True, kw_only=True):
 
 
 class VllmEngine(BatchingEngine, frozen=True, kw_only=True, tag_field="kind", tag="vllm"):
-    """vLLM, on planned, Ray and Kubernetes pools."""
+    """vLLM, on planned, Ray, Kubernetes and SkyPilot pools."""
 
 
 class SglangEngine(BatchingEngine, frozen=True, kw_only=True, tag_field="kind", tag="sglang"):
-    """SGLang, on planned, Ray and Kubernetes pools."""
+    """SGLang, on planned, Ray, Kubernetes and SkyPilot pools."""
 
 
 class TrtllmEngine(BatchingEngine, frozen=True, kw_only=True, tag_field="kind", tag="trtllm"):

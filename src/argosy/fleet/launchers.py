@@ -94,9 +94,58 @@ class KubernetesLauncher(Config, frozen=True, kw_only=True, tag_field="kind", ta
     port: Annotated[PositiveInt, Meta(description="Where replicas listen in their pods.")] = 8000
 
 
-Launcher = LocalLauncher | EndpointLauncher | PlannedLauncher | RayLauncher | KubernetesLauncher
+class SkypilotLauncher(Config, frozen=True, kw_only=True, tag_field="kind", tag="skypilot"):
+    """Replicas are machines that a SkyPilot API server rents: one cluster of SkyPilot's each."""
+
+    api: Annotated[
+        str,
+        Meta(
+            pattern=r"^https?://[^/\s]+(/[^\s]*)?(?!\n)$",
+            description="Where SkyPilot's API server is, e.g. http://127.0.0.1:46580",
+        ),
+    ]
+    token_env: Annotated[
+        str | None,
+        Meta(
+            description="The environment variable that holds a service account's token for it, "
+            "never the token."
+        ),
+    ] = None
+    key_env: Annotated[
+        str | None,
+        Meta(
+            description="The environment variable that holds the key which replicas ask for: "
+            "rented machines have public addresses."
+        ),
+    ] = None
+    image: Annotated[
+        str | None,
+        Meta(
+            description="A container image that has the engine; unset: the engine is installed on "
+            "the machine's own image."
+        ),
+    ] = None
+    accelerators: Annotated[
+        str | None,
+        Meta(description="What SkyPilot calls the chip, e.g. H100; unset: by the chip."),
+    ] = None
+    port: Annotated[
+        int, Meta(ge=1, le=65535, description="Where replicas listen on their machines.")
+    ] = 8000
+
+
+Launcher = (
+    LocalLauncher
+    | EndpointLauncher
+    | PlannedLauncher
+    | RayLauncher
+    | KubernetesLauncher
+    | SkypilotLauncher
+)
 
 
 def is_on_chips(launcher: Launcher) -> bool:
-    """Whether what runs there is known by its chip: on paper, on Ray's nodes or Kubernetes'."""
-    return isinstance(launcher, PlannedLauncher | RayLauncher | KubernetesLauncher)
+    """Whether what runs there is known by its chip: on paper, or on nodes that are not ours."""
+    return isinstance(
+        launcher, PlannedLauncher | RayLauncher | KubernetesLauncher | SkypilotLauncher
+    )

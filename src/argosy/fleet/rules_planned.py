@@ -94,8 +94,8 @@ def _unused_layouts(fleet: Fleet) -> Iterator[_Finding]:
     chosen = {deployment.name for deployment in _on_chips(fleet)}
     for index, deployment in enumerate(fleet.deployments):
         if deployment.name not in chosen and deployment.layout != Layout():
-            told = "has no effect: only replicas on planned, ray and kubernetes pools are given a"
-            told = f"{told} layout. Remove it."
+            told = "has no effect: only replicas on planned, ray, kubernetes and skypilot pools are"
+            told = f"{told} given a layout. Remove it."
             yield ("deployments", index, "layout"), told
 
 
