@@ -52,7 +52,7 @@ def test_a_hung_replica_is_told_is_passed_over_and_is_replaced(breakable: FleetP
     assert [one.end for one in ended] == ["whole"] * 16, ended
     _check_account(breakable, ended)
     attempts = {record.request: record.attempts for record in breakable.usage()}
-    assert max(attempts[one.request] for one in ended) == 2, "none was on the hung one"
+    assert max(attempts[one.request] for one in ended) > 1, "none was on the hung one"
 
 
 def test_clients_without_a_byte_notice_no_killed_replica(breakable: FleetProcess, say):
