@@ -3,12 +3,12 @@
     python -m bench.training.churn --seconds 600 --json measurements/training/churn.json
 
 One run of three unlike reference islands (real processes, TLS, ledger; a step is a real one of a
-small model and a pause, so that the machine's own load decides little). It goes undisturbed for a
-tenth of the time, then a random island is killed (-9) each --island-every seconds and relaunched
-at once, and the syncer each --syncer-every; then undisturbed to its end. Reported: tokens that the
-ledger counted a second while things were killed, against undisturbed; steps that survivors lost;
-how long a relaunched island took until its delta was accepted, from its first line of Python after
-imports; that all ends bit-equal with every block counted once.
+small model and a pause, so that the machine's own load decides little). Stretches with and without
+kills take turns, so that both see the same load: with them, a random island is killed (-9) each
+--island-every seconds and relaunched at once, and the syncer each --syncer-every. Reported: tokens
+that the ledger counted a second with kills, against without; steps that survivors lost, those of
+refused deltas among them; how long a relaunched island took until its delta was accepted, from its
+first line of Python after imports; that all ends bit-equal with every block counted once.
 """
 
 import argparse
@@ -39,6 +39,7 @@ from argosy.training.island.reference import ReferenceSource
 from argosy.training.syncer.process import SyncerSpec
 
 CONTEXT, BATCH, VOCABULARY = 16, 4, 64
+_SETTLE_S = 4.0
 ISLANDS = {"fast": 1.0, "middle": 2.0, "slow": 4.0}
 
 
@@ -80,7 +81,8 @@ class Churn:
     def __init__(self, folder: Path, args: argparse.Namespace) -> None:
         self.folder = folder
         rate = sum(1 / (args.step_s * slow) for slow in ISLANDS.values()) * BATCH
-        blocks = round(args.seconds * 1.2 * rate / BATCH) * BATCH
+        seconds = args.seconds + (args.turns + 1) * args.free_s
+        blocks = round(seconds * 1.03 * rate / BATCH) * BATCH
         mean = rate / BATCH / len(ISLANDS)
         self.args = args
         self.run = Run(
@@ -147,7 +149,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--seconds", type=float, default=600.0, help="with kills, all turns")
+    parser.add_argument("--turns", type=int, default=4)
+    parser.add_argument("--free-s", type=float, default=30.0, help="before, between, after")
     parser.add_argument("--island-every", type=float, default=30.0)
     parser.add_argument("--syncer-every", type=float, default=90.0)
     parser.add_argument("--step-s", type=float, default=0.05, help="of the fastest island")
@@ -172,59 +176,70 @@ def main() -> None:
 
 
 def measure(churn: Churn, args: argparse.Namespace) -> dict:
-    """Undisturbed, disturbed, undisturbed to the end."""
-    load_before = os.getloadavg()
+    """Undisturbed and disturbed in turns, then to its end."""
+    loads = [os.getloadavg()]
     wait(lambda: churn.read(runs.read_run).version, 120)
-    marks = [mark(churn)]
-    time.sleep(args.seconds * 0.1)
-    marks.append(mark(churn))
-    kills = disturb(churn, args)
-    marks.append(mark(churn))
+    killer = Killer(churn, args)
+    last = mark(churn)
+    free, disturbed = [], []
+    for turn in range(args.turns + 1):
+        time.sleep(args.free_s)
+        before, last = last, mark(churn)
+        free.append((last[1] - before[1], last[0] - before[0]))
+        loads.append(os.getloadavg())
+        if turn < args.turns:
+            killer.disturb(args.seconds / args.turns - _SETTLE_S)
+            time.sleep(_SETTLE_S)  # what the last kill costs belongs to it
+            before, last = last, mark(churn)
+            disturbed.append((last[1] - before[1], last[0] - before[0]))
+            loads.append(os.getloadavg())
     wait(lambda: all(c.process.poll() is not None for c in churn.islands.values()), 3600)
     for child in churn.islands.values():
         child.thread.join()
     churn.syncer.process.wait(60)
-    free = [rate(marks[0], marks[1])]
-    done = [p for p in churn.read(runs.points_of) if p.kind == "training"]
-    late = [p for p in done if p.at_s > marks[2][0]]
-    if len(late) > 10 and late[-1].at_s - late[0].at_s > 10:
-        middle = late[: max(2, int(len(late) * 0.8))]
-        free.append(
-            (middle[-1].blocks_done - middle[0].blocks_done) / (middle[-1].at_s - middle[0].at_s)
-        )
     return {
         "what": "bench.training.churn",
         "arguments": {k: v for k, v in vars(args).items() if k != "json"},
-        "load_average": {"before": load_before, "after": os.getloadavg()},
-        **figures(churn, kills, free, rate(marks[1], marks[2])),
+        "outer": msgspec.to_builtins(churn.run.outer),
+        "load_average_1_min": [round(one[0], 1) for one in loads],
+        **figures(churn, killer.kills, free, disturbed),
         **proof(churn),
     }
 
 
-def disturb(churn: Churn, args: argparse.Namespace) -> list[dict]:
-    chance = random.Random(args.seed)
-    kills: list[dict] = []
-    start_s = time.monotonic()
-    next_island = chance.expovariate(1 / args.island_every)
-    next_syncer = args.syncer_every
-    while (now := time.monotonic() - start_s) < args.seconds:
-        if now >= next_syncer:
-            next_syncer += args.syncer_every
-            churn.syncer.kill()
-            churn.syncer = churn.start_syncer()
-            kills.append({"who": "syncer", "child": churn.syncer})
-        if now >= next_island:
-            next_island += chance.expovariate(1 / args.island_every)
-            name = chance.choice(list(ISLANDS))
-            if churn.islands[name].process.poll() is None:
-                churn.islands[name].kill()
-                churn.islands[name] = churn.start_island(name)
-                kills.append({"who": name, "child": churn.islands[name]})
-        time.sleep(0.05)
-    return kills
+class Killer:
+    """Who dies when; one clock over all turns."""
+
+    def __init__(self, churn: Churn, args: argparse.Namespace) -> None:
+        self.churn = churn
+        self.args = args
+        self.chance = random.Random(args.seed)
+        self.kills: list[dict] = []
+        self.clock_s = 0.0
+        self.next_island = self.chance.expovariate(1 / args.island_every)
+        self.next_syncer = args.syncer_every
+
+    def disturb(self, seconds: float) -> None:
+        begun_s = self.clock_s
+        start_s = time.monotonic()
+        while self.clock_s < begun_s + seconds:
+            self.clock_s = begun_s + time.monotonic() - start_s
+            if self.clock_s >= self.next_syncer:
+                self.next_syncer += self.args.syncer_every
+                self.churn.syncer.kill()
+                self.churn.syncer = self.churn.start_syncer()
+                self.kills.append({"who": "syncer", "child": self.churn.syncer})
+            if self.clock_s >= self.next_island:
+                self.next_island += self.chance.expovariate(1 / self.args.island_every)
+                name = self.chance.choice(list(ISLANDS))
+                if self.churn.islands[name].process.poll() is None:
+                    self.churn.islands[name].kill()
+                    self.churn.islands[name] = self.churn.start_island(name)
+                    self.kills.append({"who": name, "child": self.churn.islands[name]})
+            time.sleep(0.05)
 
 
-def figures(churn: Churn, kills: list[dict], free: list[float], disturbed: float) -> dict:
+def figures(churn: Churn, kills: list[dict], free: list, disturbed: list) -> dict:
     rejoins, imports = [], []
     for kill in kills:
         child = kill["child"]
@@ -244,23 +259,25 @@ def figures(churn: Churn, kills: list[dict], free: list[float], disturbed: float
         if event.get("event") == "lost" and event["steps"]
     ]
     ended = [e for c in churn.islands.values() for _, e in c.events if e.get("event") == "ended"]
+    refused = [one for one in churn.read(runs.contributions_of) if one.state == "refused"]
+    round_s = statistics.median(gaps)
     return {
         "kills_of_islands": sum(kill["who"] != "syncer" for kill in kills),
         "kills_of_syncer": sum(kill["who"] == "syncer" for kill in kills),
-        "blocks_per_s_undisturbed": free,
-        "blocks_per_s_disturbed": disturbed,
-        "goodput_share": disturbed / statistics.fmean(free),
-        "lost_steps_of_survivors": sum(event["steps"] for event in lost),
+        "blocks_per_s_undisturbed": [round(blocks / took, 1) for blocks, took in free],
+        "blocks_per_s_disturbed": [round(blocks / took, 1) for blocks, took in disturbed],
+        "goodput_share": rate_of(disturbed) / rate_of(free),
+        "lost_steps_of_survivors": sum(event["steps"] for event in lost)
+        + sum(one.steps for one in refused if not one.reason.startswith("stale_epoch")),
         "lost": lost[:20],
-        "refused": [
-            f"{one.island} {one.epoch} #{one.number}: {one.reason}"
-            for one in churn.read(runs.contributions_of)
-            if one.state == "refused"
-        ][:20],
+        "refused": [f"{one.island} {one.epoch} #{one.number}: {one.reason}" for one in refused][
+            :20
+        ],
         "rounds": len(closed),
-        "round_s_median": statistics.median(gaps) if gaps else None,
+        "round_s_median": round_s,
         "s_until_joined": summary(imports),
         "s_until_counted": summary(rejoins),
+        "counted_within_a_round_and_2_s": sum(one <= round_s + 2 for one in rejoins),
         "waited_share": {
             name: round(e["waited_s"] / e["wall_s"], 4)
             for name, e in ((c.name, e) for c in churn.islands.values() for _, e in c.events)
@@ -311,8 +328,9 @@ def mark(churn: Churn) -> tuple[float, int]:
     return (points[-1].at_s if points else record.created_at_s, record.blocks_done)
 
 
-def rate(first: tuple[float, int], last: tuple[float, int]) -> float:
-    return (last[1] - first[1]) / (last[0] - first[0])
+def rate_of(stretches: list) -> float:
+    """Blocks a second, of pairs of blocks and seconds."""
+    return sum(blocks for blocks, _ in stretches) / sum(took for _, took in stretches)
 
 
 def summary(values: list[float]) -> dict:

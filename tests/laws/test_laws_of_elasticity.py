@@ -9,19 +9,15 @@ from hypothesis import strategies as st
 from argosy.policies.elasticity import (
     Close,
     Counted,
-    DeltaSeen,
-    Distrust,
     ElasticitySettings,
     IslandSeen,
     RoundView,
-    Trusted,
     Wait,
     blocks_of_lease,
     closing,
     lr_of,
     momentum_of,
     rations,
-    trust,
     weights,
 )
 
@@ -161,37 +157,3 @@ def test_the_staler_of_two_equal_deltas_counts_less(deltas):
 def test_a_round_without_a_token_is_no_round():
     with pytest.raises(ValueError, match="without one token"):
         weights([Counted(tokens=0, staleness=0)], SETTINGS)
-
-
-deltas_alike = st.lists(
-    st.builds(
-        DeltaSeen,
-        island=st.sampled_from(["a", "b", "c"]),
-        norm=st.floats(1.0, 2.0),
-        steps=st.just(10),
-        cosine=st.none() | st.floats(0.1, 0.5),
-    ),
-    min_size=6,
-    max_size=20,
-)
-
-
-@given(deltas_alike, st.floats(1e-6, 4.0), st.floats(0.0, 1.0))
-def test_a_delta_like_the_others_is_believed(recent, norm, cosine):
-    seen = DeltaSeen(island="a", norm=norm, steps=10, cosine=cosine)
-    assert trust(seen, recent, SETTINGS) == Trusted()
-
-
-@given(deltas_alike, st.sampled_from([math.nan, math.inf, 1e6, 0.0]))
-def test_a_delta_of_a_wild_size_is_refused_with_a_reason(recent, norm):
-    seen = DeltaSeen(island="a", norm=norm, steps=10)
-    answer = trust(seen, recent, SETTINGS)
-    assert isinstance(answer, Distrust)
-    assert "a" in answer.reason
-
-
-@given(deltas_alike, st.floats(-1.0, -0.13))
-def test_a_delta_against_all_others_is_refused_once_it_is_known_what_is_usual(recent, cosine):
-    answer = trust(DeltaSeen(island="a", norm=1.5, steps=10, cosine=cosine), recent, SETTINGS)
-    known = [seen for seen in recent if seen.cosine is not None]
-    assert isinstance(answer, Distrust) == (len(known) >= SETTINGS.seen_min)

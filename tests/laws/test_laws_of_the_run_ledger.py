@@ -18,7 +18,8 @@ from hypothesis.stateful import (
 from argosy.store import runs
 from argosy.store.errors import FencedError
 from argosy.store.leases import acquire
-from argosy.store.run_ledger import Booked, Declined, Ledger, Sent, lease_name
+from argosy.store.run_claims import Booked, Declined, Sent
+from argosy.store.run_ledger import Ledger, lease_name
 from argosy.store.schema import open_store
 
 ISLANDS = ("ann", "bob", "cid")

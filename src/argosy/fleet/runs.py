@@ -79,7 +79,7 @@ class Outer(Config, frozen=True, kw_only=True):
     ] = 30
     lr: PositiveFloat = 1.0  # with momentum 0 what lost least: docs/TRAINING_PARITY.md
     momentum: Annotated[
-        float, Meta(ge=0, lt=1, description="Nesterov's; pays in runs of very many rounds.")
+        float, Meta(ge=0, lt=1, description="Nesterov's; may pay in runs of very many rounds.")
     ] = 0.0
     bits: Annotated[
         Literal[4, 8, 32], Meta(description="Of each value of a delta; 32: plain fp32.")

@@ -60,7 +60,10 @@ class Inner(Protocol):
         ...
 
     def save(self, path: str) -> None:
-        """Parameters and optimizer state to a folder that does not exist; returns when staged."""
+        """Parameters and optimizer state to a folder that does not exist; returns when staged.
+
+        The folder appears whole, by a rename, and is not written to any more.
+        """
         ...
 
     def load(self, path: str) -> None:

@@ -1,4 +1,4 @@
-"""All that passes between an island and the syncer, version 1.
+"""All that passes between an island and the syncer, and between islands, version 1.
 
 Control messages are JSON; fragments and deltas are bytes as `outer/codec.py` lays them out, named
 by the SHA-256 of those bytes. docs/WIRE.md describes both for other implementations. Everything
@@ -54,7 +54,8 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     island: str
     epoch: int  # its numbers are this epoch's
     number: int  # this one and all before it
-    distrusted: str | None = None  # why the last was not believed: take up the version whole
+    distrusted: str | None = None  # why the last was not believed
+    begins_anew: bool = False  # it made no sense, nor does what came after: take the version whole
 
 
 class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -224,3 +225,33 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     refused: tuple[str, ...]  # the last refusals: who, number, why
     fault: str | None  # why the last round could not be written, e.g. a full disk
     islands: tuple[IslandStatus, ...]
+
+
+class CopiedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file of a checkpoint."""
+
+    path: str  # below the checkpoint's folder, with /
+    bytes: int
+    sha256: str
+
+
+class Copy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An island's checkpoint, of which a peer is to keep a copy in memory: its manifest."""
+
+    island: str  # whose it is: it alone may send and fetch it
+    label: str  # its folder's name; an island's later checkpoints have greater ones
+    files: tuple[CopiedFile, ...]
+
+
+class CopyWanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the peer has not got yet: of each content, so many bytes are there. {}: it has all."""
+
+    there: dict[str, int]
+
+
+class CopyRefused(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """It does not fit what the peer gives of its memory."""
+
+    reason: str
+    bytes_asked: int
+    bytes_free: int  # for this island's copy: its older one would make room

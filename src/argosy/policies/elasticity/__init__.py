@@ -7,7 +7,14 @@ syncer and a simulated run call the same. Read `views.py`, then `rations.py` and
 
 from argosy.policies.elasticity.rations import blocks_of_lease, rations
 from argosy.policies.elasticity.rounds import closing, lr_of, momentum_of, weights
-from argosy.policies.elasticity.trust import Distrust, Trusted, trust
+from argosy.policies.elasticity.trust import (
+    Distrust,
+    Trusted,
+    TrustState,
+    against,
+    judge,
+    size_trust,
+)
 from argosy.policies.elasticity.views import (
     Close,
     Counted,
@@ -28,13 +35,16 @@ __all__ = [
     "ElasticitySettings",
     "IslandSeen",
     "RoundView",
+    "TrustState",
     "Trusted",
     "Wait",
+    "against",
     "blocks_of_lease",
     "closing",
+    "judge",
     "lr_of",
     "momentum_of",
     "rations",
-    "trust",
+    "size_trust",
     "weights",
 ]

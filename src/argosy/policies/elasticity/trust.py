@@ -1,20 +1,29 @@
 """Which delta is not believed: a chip that computes wrongly in silence shows here. Pure.
 
-Norms are compared as norm / sqrt(steps), with the median of all islands' recent ones and of its
-own; both must be far exceeded, so that an island that always differs is believed. A small delta is:
-the learning rate falls, and a lease may be short; only one of zero, after steps, is not.
+By size: norms are compared as norm / sqrt(steps), with the median of all islands' recent ones and
+of its own; both must be far exceeded, so that an island that always differs is believed. A small
+delta is: the learning rate falls, and a lease may be short; only one of zero, after steps, is not.
 
-A delta whose cosine with the mean of the round's others is well below zero goes against them, as
-one of the wrong sign does. Honest ones had 0.1 to 0.3 in docs/TRAINING_PARITY.md's runs.
+By direction: honest cosines with the others are about `usual`, those of turned deltas about
+-usual, both with a spread. How much better the second explains an island's last cosines is a sum
+over its deltas (the CUSUM of Page 1954); beyond `evidence_max` its last is refused. Where honest
+deltas go one way (0.13 to 0.33: docs/TRAINING_PARITY.md) one turned delta is enough. Near an
+optimum they are noise about 0.05 (-0.13 to 0.2 in bench.training.churn): no honest one is refused
+there, and a chip that turns signs is found after some tens of deltas, which do as little harm.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from statistics import median
+from typing import Literal
 
 import msgspec
 
 from argosy.policies.elasticity.views import DeltaSeen, ElasticitySettings
+
+_SIGMA_OF_MAD = 1.4826  # of a normal distribution
+_ALIKE = 1e-6  # relative: rounding of the same cosine
 
 
 class Trusted(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,56 +31,148 @@ class Trusted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Distrust(msgspec.Struct, frozen=True, kw_only=True):
-    """Refuse it; its blocks are to be leased anew."""
+    """Refuse it; its blocks are to be leased anew.
 
+    `senseless`: what its island trained after it makes no sense either. `against`: only this delta
+    is taken back.
+    """
+
+    kind: Literal["senseless", "against"]
     reason: str
 
 
-def trust(
+class TrustState(msgspec.Struct, frozen=True, kw_only=True):
+    """What is remembered from round to round."""
+
+    recent: tuple[DeltaSeen, ...] = ()  # believed, the newest last
+    rounds_doubted: int = 0  # in a row, of which nothing was believed
+
+
+def judge(
+    state: TrustState,
+    deltas: Sequence[DeltaSeen],
+    products: Sequence[Sequence[float]],
+    settings: ElasticitySettings,
+) -> tuple[TrustState, tuple[Trusted | Distrust, ...]]:
+    """Of a whole round, in the order given; `products` are the scalar ones of each with each.
+
+    Where nothing is believed for more than `rounds_doubted_max` rounds, the usual has changed, and
+    all that is finite is: nobody could else end a run whose norms have changed.
+    """
+    recent = state.recent
+    seen, words = _verdicts(deltas, products, recent, settings)
+    doubted = 0
+    if deltas and not any(isinstance(word, Trusted) for word in words):
+        doubted = state.rounds_doubted + 1
+    if doubted > settings.rounds_doubted_max:
+        doubted, recent = 0, ()
+        seen, words = _verdicts(deltas, products, recent, settings)
+    believed = [one for one, word in zip(seen, words, strict=True) if isinstance(word, Trusted)]
+    kept = (*recent, *believed)[-settings.seen_max :]
+    return TrustState(recent=kept, rounds_doubted=doubted), words
+
+
+def _verdicts(
+    deltas: Sequence[DeltaSeen],
+    products: Sequence[Sequence[float]],
+    recent: Sequence[DeltaSeen],
+    settings: ElasticitySettings,
+) -> tuple[list[DeltaSeen], tuple[Trusted | Distrust, ...]]:
+    """Whoever goes against the others most is refused first, and has no vote about the rest.
+
+    Where that is so of several alike, as it is of two islands alone, nobody can say which is right.
+    """
+    words: list[Trusted | Distrust] = [size_trust(delta, recent, settings) for delta in deltas]
+    seen = list(deltas)
+    while True:
+        left = [at for at, word in enumerate(words) if isinstance(word, Trusted)]
+        for at in left:
+            cosine = cosine_with_others(deltas, products, at, left)
+            seen[at] = msgspec.structs.replace(seen[at], cosine=cosine)
+        evidence = {at: against(seen[at], recent, settings) for at in left}
+        most = max(evidence.values(), default=0.0)
+        if most <= settings.evidence_max:
+            return seen, tuple(words)
+        for at in left:
+            if evidence[at] >= most * (1 - _ALIKE):
+                words[at] = _against(seen[at], evidence[at], settings)
+
+
+def size_trust(
     delta: DeltaSeen, recent: Sequence[DeltaSeen], settings: ElasticitySettings
 ) -> Trusted | Distrust:
-    """Judge one delta by those that were believed in recent rounds, its own island's among them."""
+    """By its norm and those that were believed in recent rounds, its own island's among them."""
     if not math.isfinite(delta.norm):
-        return Distrust(reason=f"the delta of {delta.island} is not finite")
-    return _norm(delta, recent, settings) or _cosine(delta, recent, settings) or Trusted()
-
-
-def _norm(
-    delta: DeltaSeen, recent: Sequence[DeltaSeen], settings: ElasticitySettings
-) -> Distrust | None:
-    own = [_size(seen) for seen in recent if seen.island == delta.island]
-    all_of = [_size(seen) for seen in recent]
+        return Distrust(kind="senseless", reason=f"the delta of {delta.island} is not finite")
+    own = [_norm_of_step(seen) for seen in recent if seen.island == delta.island]
+    all_of = [_norm_of_step(seen) for seen in recent]
     if len(all_of) < settings.seen_min:
-        return None
+        return Trusted()
     if delta.norm == 0:
-        return Distrust(reason=f"the delta of {delta.island} is zero after {delta.steps} steps")
+        return Distrust(
+            kind="senseless",
+            reason=f"the delta of {delta.island} is zero after {delta.steps} steps",
+        )
     usual = max(median(all_of), median(own) if own else 0.0)
-    ratio = _size(delta) / usual if usual > 0 else 1.0
-    if ratio > settings.norm_ratio_max:
-        return Distrust(
-            reason=f"the delta of {delta.island} has a norm of {delta.norm:.3g} after "
-            f"{delta.steps} steps, {ratio:.2g} times what is usual for all and for it; believed "
-            f"is {settings.norm_ratio_max:g} times"
-        )
-    return None
+    ratio = _norm_of_step(delta) / usual if usual > 0 else 1.0
+    if ratio <= settings.norm_ratio_max:
+        return Trusted()
+    return Distrust(
+        kind="senseless",
+        reason=f"the delta of {delta.island} has a norm of {delta.norm:.3g} after "
+        f"{delta.steps} steps, {ratio:.2g} times what is usual for all and for it; believed "
+        f"is {settings.norm_ratio_max:g} times",
+    )
 
 
-def _cosine(
-    delta: DeltaSeen, recent: Sequence[DeltaSeen], settings: ElasticitySettings
-) -> Distrust | None:
-    seen = [one.cosine for one in recent if one.cosine is not None]
-    if delta.cosine is None or len(seen) < settings.seen_min:
-        return None
-    usual = median(seen)
-    least = -max(settings.cosine_noise, settings.cosine_against_max * usual)
-    if delta.cosine < least:
-        return Distrust(
-            reason=f"the delta of {delta.island} has a cosine of {delta.cosine:.2f} with the mean "
-            f"of the others: it goes against them; usual is {usual:.2f}, believed is down to "
-            f"{least:.2f}"
-        )
-    return None
+def against(delta: DeltaSeen, recent: Sequence[DeltaSeen], settings: ElasticitySettings) -> float:
+    """Nats by which its island's cosines, this the last, speak for turned signs.
+
+    0 where this one goes along with the others, or it is not known yet what is usual.
+    """
+    own = [one.cosine for one in recent if one.island == delta.island and one.cosine is not None]
+    known = [one.cosine for one in recent if one.island != delta.island and one.cosine is not None]
+    if delta.cosine is None or delta.cosine >= 0 or len(known) < settings.seen_min:
+        return 0.0
+    usual = median(known)
+    if usual <= 0:
+        return 0.0
+    spread = max(
+        settings.cosine_noise,
+        usual * settings.cosine_spread_min,
+        _SIGMA_OF_MAD * median(abs(cosine - usual) for cosine in known),
+    )
+    evidence = 0.0
+    for cosine in (*own, delta.cosine):  # log likelihood: turned over honest, both of one spread
+        evidence = max(0.0, evidence - 2 * usual * cosine / spread**2)
+    return evidence
 
 
-def _size(seen: DeltaSeen) -> float:
+def cosine_with_others(
+    deltas: Sequence[DeltaSeen], products: Sequence[Sequence[float]], at: int, left: Sequence[int]
+) -> float | None:
+    """With the sum of the other islands' directions: neither size nor number outvotes anyone.
+
+    `left` are those that have a vote. None: no other island has.
+    """
+    own = deltas[at].island
+    others = [one for one in left if deltas[one].island != own and deltas[one].norm > 0]
+    votes = Counter(deltas[one].island for one in others)
+    share = {one: 1.0 / (votes[deltas[one].island] * deltas[one].norm) for one in others}
+    dot = sum(share[one] * products[at][one] for one in others)
+    square = sum(share[a] * share[b] * products[a][b] for a in others for b in others)
+    length = deltas[at].norm * math.sqrt(max(0.0, square))
+    return dot / length if length > 0 else None
+
+
+def _against(delta: DeltaSeen, evidence: float, settings: ElasticitySettings) -> Distrust:
+    return Distrust(
+        kind="against",
+        reason=f"the delta of {delta.island} has a cosine of {delta.cosine:.2f} with the others: "
+        f"it goes against them. With its last ones that speaks by {evidence:.0f} nats for turned "
+        f"signs; believed is up to {settings.evidence_max:g}",
+    )
+
+
+def _norm_of_step(seen: DeltaSeen) -> float:
     return seen.norm / math.sqrt(max(1, seen.steps))

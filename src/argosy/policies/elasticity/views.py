@@ -15,9 +15,12 @@ class ElasticitySettings(msgspec.Struct, frozen=True, kw_only=True):
     late_share: float = 0.25  # of the seconds expected: so much later an island may be
     staleness_discount: float = 0.8  # weight of a delta, for each round that its base is behind
     norm_ratio_max: float = 8.0  # a delta's norm over its own and others' recent ones
-    cosine_against_max: float = 0.25  # of the usual cosine with the others' mean, turned round
-    cosine_noise: float = 0.03  # cosines of honest deltas differ by so much
+    cosine_noise: float = 0.06  # spread of honest deltas' cosines, at least
+    cosine_spread_min: float = 1 / 3  # of the usual cosine; it may fall before its median does
+    evidence_max: float = 14.0  # nats for turned signs: a million to one
     seen_min: int = 4  # deltas of recent rounds before norms or cosines are judged
+    seen_max: int = 64  # believed deltas that new ones are compared with
+    rounds_doubted_max: int = 2  # in a row, of which nothing was believed
 
 
 class IslandSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,4 +76,4 @@ class DeltaSeen(msgspec.Struct, frozen=True, kw_only=True):
     island: str
     norm: float  # Euclidean, of all of it; may be nan or infinite
     steps: int
-    cosine: float | None = None  # with the weighted mean of the round's others; None: it is alone
+    cosine: float | None = None  # with the round's other islands, one vote each; None: it is alone

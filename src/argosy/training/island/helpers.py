@@ -59,6 +59,7 @@ class NewVersion(msgspec.Struct, frozen=True, kw_only=True):
     published: Vector
     number: int | None  # the last own contribution in it, or before
     distrusted: str | None
+    begins_anew: bool
 
 
 class News(msgspec.Struct, frozen=True, kw_only=True):
@@ -247,6 +248,18 @@ class Helpers:
         for thread in self._reports:
             thread.join(wait_s)
 
+    # For whoever sends something of less haste.
+
+    @property
+    def peers(self) -> tuple[Peer, ...]:
+        """Islands that listen, by the syncer's last word."""
+        return self._peers
+
+    @property
+    def is_sending(self) -> bool:
+        """A delta is on its way."""
+        return bool(self._snapshots)
+
     # Threads.
 
     def _guarded(self, act: Callable[[], None]) -> None:
@@ -419,6 +432,8 @@ class Helpers:
                 number=mine[0].number if mine else None,
                 distrusted=(mine[0].distrusted if mine else None)
                 or (before.distrusted if before else None),
+                begins_anew=any(one.begins_anew for one in mine)
+                or (before is not None and before.begins_anew),
             )
             self.newest_version = max(self.newest_version, version)
             self._changed.notify_all()

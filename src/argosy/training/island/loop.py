@@ -20,12 +20,13 @@ import msgspec
 import numpy as np
 
 from argosy.fleet.runs import Run
-from argosy.policies.checkpointing import interval_s, mttf_s
-from argosy.training.inner import Blocks, CheckpointError, Inner, Vector
+from argosy.training.inner import Blocks, Inner, Vector
+from argosy.training.island.copies import CheckpointCopies
 from argosy.training.island.fragments import sha256_of
 from argosy.training.island.helpers import Helpers, News, Snapshot
 from argosy.training.island.joining import Entry, enter
 from argosy.training.island.link import ClosedError, Link
+from argosy.training.island.own_checkpoints import OwnCheckpoints
 from argosy.training.island.peers import PeerShare
 from argosy.training.outer.adopt import LocalState, UnknownNumberError
 from argosy.training.wire import Evaluated, Lease, Leave
@@ -77,6 +78,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     island: str
     folder: str | None = None  # for its checkpoints; None: none are kept
     share: PeerShare | None = None  # where peers fetch what it has
+    copies: CheckpointCopies | None = None  # of its checkpoints, in a peer's memory
 
 
 class IslandLoop:
@@ -99,14 +101,13 @@ class IslandLoop:
         self._run = setting.run
         self._name = setting.island
         self._share = setting.share
-        self._folder = None if setting.folder is None else Path(setting.folder)
+        folder = None if setting.folder is None else Path(setting.folder)
+        self._checkpoints = OwnCheckpoints(inner, setting.run, folder, setting.copies)
         self._validation = validation
         self._say = say
         self._steps_per_s: float | None = None
         self._started_s = perf_counter()
         self._trained_s = 0.0
-        self._saved_at_s = perf_counter()
-        self._saved_cost_s = 1.0
         self._steps = self._blocks = self._lost_steps = 0
         self._contributions = self._refused = self._diverged = self._lives = 0
         self._waited_s = self._stopped_s = self._joined_s = 0.0
@@ -121,9 +122,10 @@ class IslandLoop:
 
         What the framework raises comes through; the island's leases then expire by themselves.
         """
-        self._load()
+        self._checkpoints.load()
         self._enter()
         try:
+            self._restore()
             state = self._train_all()
         finally:
             self._helpers.close()
@@ -143,6 +145,7 @@ class IslandLoop:
             self._link, entry, run=self._run, island=self._name, share=self._share
         )
         self._joined_s = perf_counter() - (began_s if self._lives > 1 else self._started_s)
+        self._checkpoints.attach(self._helpers)
         self._say({"event": "joined", "epoch": entry.epoch, "version": entry.version})
         self._tell()
         self._helpers.start()
@@ -154,8 +157,17 @@ class IslandLoop:
                 break
             if not self._train(lease):
                 continue
-            self._save_if_due()
+            self._stopped_s += self._checkpoints.save_if_due(
+                epoch=self._entry.epoch, steps=self._steps
+            )
         return self._end()
+
+    def _restore(self) -> None:
+        """What is on no disk here, a peer may have in memory."""
+        began_s = perf_counter()
+        if self._checkpoints.restore(self._entry, self._helpers):
+            self._inner.set_parameters(self._entry.published)
+            self._stopped_s += perf_counter() - began_s
 
     def _next_lease(self) -> Lease | None:
         """Waits for one; None: there will be none any more."""
@@ -294,9 +306,13 @@ class IslandLoop:
             self._inner.add(0, movement)
             self._say({"event": "version", "version": self._local.version})
         distrusted = None if news.version is None else news.version.distrusted
-        if distrusted is not None or news.is_diverged:
+        if distrusted is not None:
+            self._say({"event": "distrusted", "why": distrusted})
+        if news.is_diverged or (news.version is not None and news.version.begins_anew):
             logger.warning("joins anew: %s", distrusted or "its parameters are not finite")
             self._rejoin()
+        elif distrusted is not None:
+            logger.warning("its last delta is taken back: %s", distrusted)
         self._tell()
 
     def _rejoin(self) -> None:
@@ -354,41 +370,6 @@ class IslandLoop:
         self._steps_per_s = (
             speed if before is None else 1.0 / ((1 - _EWMA) / before + _EWMA / speed)
         )
-
-    def _save_if_due(self) -> None:
-        if self._folder is None:
-            return
-        now_s = perf_counter()
-        wanted_s = self._run.checkpoints.every_s
-        if wanted_s is None:
-            failures, lived_s = self._entry.epoch - 1, now_s - self._started_s
-            wanted_s = interval_s(self._saved_cost_s, mttf_s(lived_s, failures))
-        if now_s - self._saved_at_s < wanted_s:
-            return
-        self._saved_at_s = now_s
-        try:
-            self._save(self._folder)
-        except (CheckpointError, OSError) as error:
-            logger.warning("no checkpoint: %s. Training goes on; it is tried again", error)
-        self._saved_cost_s = max(1e-3, perf_counter() - now_s)
-        self._stopped_s += self._saved_cost_s
-
-    def _save(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._inner.save(str(folder / f"{self._entry.epoch:06d}-{self._steps:09d}"))
-
-    def _load(self) -> None:
-        """The optimizer's state of an earlier life, where one can be read."""
-        if self._folder is None or not self._folder.exists():
-            return
-        for path in sorted(self._folder.iterdir(), reverse=True):
-            try:
-                self._inner.load(str(path))
-            except CheckpointError as error:
-                logger.warning("the checkpoint %s cannot be used: %s", path.name, error)
-            else:
-                logger.info("goes on from the checkpoint %s", path.name)
-                return
 
     def _outcome(self, state: str) -> Outcome:
         published: Vector = self._local.published

@@ -1,15 +1,16 @@
 """The program of an island: `python -m argosy.training.island SPEC.json`.
 
 Says what happens as one JSON object a line on stdout: started, joined, step, version, accepted,
-lost, evaluated, and at the end what came of it. Ends with 0 when the run is over, 1 with a sentence
-on stderr when it cannot take part. SIGTERM: it finishes its lease, sends it, and leaves. It may be
-killed at any time and started again with the same spec.
+lost, evaluated, copied, copy refused, restored, and at the end what came of it. Ends with 0 when
+the run is over, 1 with a sentence on stderr when it cannot take part. SIGTERM: it finishes its
+lease, sends it, and leaves. It may be killed at any time and started again with the same spec.
 """
 
 import contextlib
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,8 @@ import msgspec
 from argosy.fleet.runs import Island, Run
 from argosy.training.credentials import CredentialsError
 from argosy.training.inner import Blocks, CheckpointError, Inner
+from argosy.training.island.copies import CheckpointCopies
+from argosy.training.island.held_copies import MEMORY_SHARE, copies_bytes_max
 from argosy.training.island.joining import RejectedError
 from argosy.training.island.link import AwayError, DeniedError, Link
 from argosy.training.island.loop import DivergedError, IslandLoop, Setting, Source
@@ -40,6 +43,7 @@ class IslandSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tells_steps: bool = True
     peer_host: str | None = "127.0.0.1"  # where peers reach it; None: it gives them nothing
     peer_port: int = 0
+    copies_bytes_max: int | None = None  # of others' checkpoints in memory; None: see _copies_bytes
     away_s_max: float = 900.0  # a syncer that is silent for so long is given up
 
 
@@ -86,25 +90,59 @@ def _train(spec: IslandSpec, parts: Parts) -> int:
     share = None
     if spec.peer_host is not None:
         share = PeerShare(
-            Path(spec.credentials), spec.run.run, host=spec.peer_host, port=spec.peer_port
+            Path(spec.credentials),
+            spec.run.run,
+            host=spec.peer_host,
+            port=spec.peer_port,
+            copies_bytes_max=_copies_bytes(spec),
         )
+    say = _teller(spec)
+    copies = _copies(spec, share, say)
     loop = IslandLoop(
         parts.inner,
         parts.source,
         link,
-        Setting(run=spec.run, island=spec.island, folder=spec.folder, share=share),
+        Setting(run=spec.run, island=spec.island, folder=spec.folder, share=share, copies=copies),
         validation=parts.validation,
-        say=_teller(spec),
+        say=say,
     )
     signal.signal(signal.SIGTERM, lambda *_: loop.drain())
     try:
         outcome = loop.run()
     finally:
         link.close()
+        if copies is not None:
+            copies.close()
         if share is not None:
             share.close()
     _write({"event": "ended", **msgspec.structs.asdict(outcome)})
     return 0
+
+
+def _copies(
+    spec: IslandSpec, share: PeerShare | None, say: Callable[[dict[str, object]], None]
+) -> CheckpointCopies | None:
+    run = spec.run
+    if spec.folder is None or len(run.islands) < 2 or not run.checkpoints.is_in_peer_memory:
+        return None
+    return CheckpointCopies(
+        Path(spec.credentials),
+        spec.island,
+        url=None if share is None else share.url,
+        pools={island.name: island.pool for island in run.islands},
+        say=say,
+    )
+
+
+def _copies_bytes(spec: IslandSpec) -> int:
+    """A share of the machine's memory, for all islands of the run that may be on it together."""
+    if not spec.run.checkpoints.is_in_peer_memory:
+        return 0
+    if spec.copies_bytes_max is not None:
+        return spec.copies_bytes_max
+    pools = {island.name: island.pool for island in spec.run.islands}
+    together = sum(pool == pools[spec.island] for pool in pools.values())
+    return copies_bytes_max(MEMORY_SHARE / together)
 
 
 @contextlib.contextmanager
@@ -151,6 +189,10 @@ def _teller(spec: IslandSpec) -> Callable[[dict[str, object]], None]:
     return say
 
 
+_writing = threading.Lock()  # copies are told of by a thread of their own
+
+
 def _write(event: dict[str, object]) -> None:
-    sys.stdout.write(msgspec.json.encode(event).decode() + "\n")
-    sys.stdout.flush()
+    with _writing:
+        sys.stdout.write(msgspec.json.encode(event).decode() + "\n")
+        sys.stdout.flush()

@@ -28,7 +28,8 @@ from argosy.store.schema import open_store
 from argosy.training import listening
 from argosy.training.credentials import CredentialsError
 from argosy.training.syncer import serving
-from argosy.training.syncer.desk import Books, Desk
+from argosy.training.syncer.affairs import Affairs, Books
+from argosy.training.syncer.desk import Desk
 from argosy.training.syncer.vault import FullError, Vault
 from argosy.training.syncer.versions import LostError, Versions
 
@@ -111,7 +112,7 @@ def _desk(engine: Engine, spec: SyncerSpec, lease: Lease) -> Desk:
         islands=tuple(runs.islands_of(engine, run.run)),
         settled=tuple(one for one in settled if one.version is not None),
     )
-    return Desk(
+    affairs = Affairs(
         run,
         books,
         ledger=Ledger(engine, run.run, lease.token),
@@ -119,6 +120,7 @@ def _desk(engine: Engine, spec: SyncerSpec, lease: Lease) -> Desk:
         versions=versions,
         rounds=lambda after: runs.rounds_of(engine, run.run, after=after),
     )
+    return Desk(affairs)
 
 
 async def _serve(engine: Engine, spec: SyncerSpec, lease: Lease, desk: Desk) -> int:
@@ -173,7 +175,7 @@ async def _renew(engine: Engine, lease: Lease, desk: Desk) -> None:
             logger.warning("the lease on the run cannot be renewed: %s", error)
             continue
         if isinstance(answer, Held):
-            desk.fenced = FencedError(f"the run's lease is {answer.holder}'s now")
+            desk.fence(FencedError(f"the run's lease is {answer.holder}'s now"))
             return
 
 

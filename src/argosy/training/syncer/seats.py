@@ -63,6 +63,7 @@ class Seats:
             staleness_max=run.outer.staleness_max,
         )
         self.seats: dict[str, Seat] = {}
+        self.speeds: dict[str, float] = {}  # steps/s, measured in this life or the last
         self._contributed: set[str] = set()
         self._quorum_s: float | None = None
         self._rations: dict[str, int] = {}
@@ -76,6 +77,7 @@ class Seats:
             heard_s=now_s,
             silent_at_s=now_s + self._run.outer.lease_s + extra_s,
             returned_s=now_s,
+            steps_per_s=self.speeds.get(island),  # else a slow one's first lease is of mean length
         )
         self.seats[island] = seat
         return seat
@@ -88,7 +90,8 @@ class Seats:
 
     def take(self, seat: Seat, beat: Beat) -> None:
         """What it says of itself."""
-        seat.steps_per_s = beat.steps_per_s
+        if beat.steps_per_s is not None:
+            seat.steps_per_s = self.speeds[seat.island] = beat.steps_per_s
         seat.version = beat.version
         seat.loss = beat.loss
         seat.waited_s = beat.waited_s

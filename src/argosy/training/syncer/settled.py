@@ -29,7 +29,7 @@ class SettledByVersion:
     def add(self, version: int, settled: Sequence[tuple[_Either, str]]) -> None:
         """That version has these in it, or refused them for the reason given ("": it has)."""
         known = {
-            one.island: msgspec.structs.replace(one, distrusted=None)
+            one.island: msgspec.structs.replace(one, distrusted=None, begins_anew=False)
             for one in self._settled[max(self._settled)]
         }
         for one, why in sorted(
@@ -39,7 +39,12 @@ class SettledByVersion:
             if before is None or (before.epoch, before.number) < (one.epoch, one.number):
                 told = why or (before.distrusted if before else None)
                 known[one.island] = Settled(
-                    island=one.island, epoch=one.epoch, number=one.number, distrusted=told or None
+                    island=one.island,
+                    epoch=one.epoch,
+                    number=one.number,
+                    distrusted=told or None,
+                    begins_anew=(before is not None and before.begins_anew)
+                    or (bool(why) and not why.startswith("against: ")),  # as rounds.py writes it
                 )
         self._settled[version] = tuple(known.values())
         for old in sorted(self._settled)[: -2 * UPDATES_KEPT]:
