@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 class Traffic(Protocol):
-    """What the sender looks at: `helpers.Helpers` is one."""
+    """What the sender looks at: `errands.Errands` is one."""
 
     @property
     def peers(self) -> tuple[Peer, ...]:

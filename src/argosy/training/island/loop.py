@@ -1,7 +1,7 @@
 """What an island does from joining to leaving, whatever trains inside it.
 
 The calling thread trains, and does nothing else but copy and add vectors of parameters between two
-steps. Beats, sending and following run in threads of their own: see `helpers.py`. Owns the order in
+steps. Beats, sending and following run in threads of their own: see `errands.py`. Owns the order in
 which deltas are taken and versions taken up (`outer/adopt.py` has the arithmetic), and the seconds
 that were waited.
 
@@ -22,8 +22,8 @@ import numpy as np
 from argosy.fleet.runs import Run
 from argosy.training.inner import Blocks, Inner, Vector
 from argosy.training.island.copies import CheckpointCopies
+from argosy.training.island.errands import Errands, News, Snapshot
 from argosy.training.island.fragments import sha256_of
-from argosy.training.island.helpers import Helpers, News, Snapshot
 from argosy.training.island.joining import Entry, enter
 from argosy.training.island.link import ClosedError, Link
 from argosy.training.island.own_checkpoints import OwnCheckpoints
@@ -128,7 +128,7 @@ class IslandLoop:
             self._restore()
             state = self._train_all()
         finally:
-            self._helpers.close()
+            self._errands.close()
         return self._outcome(state)
 
     # The life of it.
@@ -141,14 +141,14 @@ class IslandLoop:
         self._lives += 1
         self._entry = entry
         self._local = LocalState(entry.map, entry.published, version=entry.version)
-        self._helpers = Helpers(
+        self._errands = Errands(
             self._link, entry, run=self._run, island=self._name, share=self._share
         )
         self._joined_s = perf_counter() - (began_s if self._lives > 1 else self._started_s)
-        self._checkpoints.attach(self._helpers)
+        self._checkpoints.attach(self._errands)
         self._say({"event": "joined", "epoch": entry.epoch, "version": entry.version})
         self._tell()
-        self._helpers.start()
+        self._errands.start()
 
     def _train_all(self) -> str:
         while True:
@@ -165,7 +165,7 @@ class IslandLoop:
     def _restore(self) -> None:
         """What is on no disk here, a peer may have in memory."""
         began_s = perf_counter()
-        if self._checkpoints.restore(self._entry, self._helpers):
+        if self._checkpoints.restore(self._entry, self._errands):
             self._inner.set_parameters(self._entry.published)
             self._stopped_s += perf_counter() - began_s
 
@@ -176,15 +176,15 @@ class IslandLoop:
         try:
             while True:
                 self._take_news()
-                is_over = self._helpers.state in ("finished", "stopped") or self._is_draining
+                is_over = self._errands.state in ("finished", "stopped") or self._is_draining
                 if is_over:
                     return None
                 if len(self._local.pending) <= self._run.outer.staleness_max:
-                    lease = self._helpers.take_lease()
+                    lease = self._errands.take_lease()
                     if lease is not None:
                         return lease
                 waited = True
-                self._helpers.wait(_WAIT_S)
+                self._errands.wait(_WAIT_S)
         finally:
             if waited:
                 self._waited_s += perf_counter() - began_s
@@ -207,14 +207,14 @@ class IslandLoop:
             losses.append(report.loss)
             self._measure(perf_counter() - began_s)
             self._say({"event": "step", "loss": report.loss, "position": start})
-        self._helpers.wait_encoded()
+        self._errands.wait_encoded()
         self._take_news()
         if self._is_void(lease, life):
             self._lose(len(losses), self._why_void(life))
             return False
         snapshot = self._snapshot(lease, losses, seen.hexdigest())
         self._contributions += 1
-        self._helpers.send(snapshot)
+        self._errands.send(snapshot)
         return True
 
     def _why_void(self, life: int) -> str:
@@ -228,10 +228,10 @@ class IslandLoop:
         """It is another's, or of a life that is over: what was trained on it is forgotten."""
         if self._lives != life:
             return True
-        if not self._helpers.is_lost(lease.lease):
+        if not self._errands.is_lost(lease.lease):
             return False
         logger.warning("the lease %s is another's now: its steps are taken back", lease.lease)
-        self._helpers.wait_encoded()
+        self._errands.wait_encoded()
         self._take_news()
         self._inner.set_parameters(self._local.restart())
         return True
@@ -243,7 +243,7 @@ class IslandLoop:
         blocks = sum(span.stop - span.start for span in lease.spans)
         self._stopped_s += perf_counter() - began_s
         return Snapshot(
-            number=self._helpers.next_number(),
+            number=self._errands.next_number(),
             delta=delta,
             base_version=self._local.version,
             lease=lease.lease,
@@ -255,16 +255,16 @@ class IslandLoop:
 
     def _end(self) -> str:
         """What was sent is answered, and the last version taken up; then it goes."""
-        state = "left" if self._is_draining else self._helpers.state
-        self._helpers.finish_sending()
-        while state == "finished" and self._local.version < self._helpers.newest_version:
+        state = "left" if self._is_draining else self._errands.state
+        self._errands.finish_sending()
+        while state == "finished" and self._local.version < self._errands.newest_version:
             self._take_news()
-            self._helpers.wait(_WAIT_S)
+            self._errands.wait(_WAIT_S)
         self._take_news()
         if state == "finished" and self._validation is not None:
-            self._helpers.ask_once_more(wait_s=_LAST_WORD_S)
+            self._errands.ask_once_more(wait_s=_LAST_WORD_S)
             self._take_news()
-        self._helpers.join_reports(wait_s=_LAST_WORD_S)
+        self._errands.join_reports(wait_s=_LAST_WORD_S)
         leave = Leave(island=self._name, epoch=self._entry.epoch)
         try:
             self._link.leave(leave)
@@ -276,12 +276,12 @@ class IslandLoop:
 
     def _take_news(self) -> None:
         """Versions and verdicts that came since the last step."""
-        news = self._helpers.news()
+        news = self._errands.news()
         if news is not None:
             began_s = perf_counter()
             self._take(news)
             self._stopped_s += perf_counter() - began_s
-        evaluate = self._helpers.to_evaluate()
+        evaluate = self._errands.to_evaluate()
         if evaluate is not None and evaluate == self._local.version:
             self._evaluate(evaluate)
 
@@ -323,13 +323,13 @@ class IslandLoop:
                 f"deltas of {self._name} made no sense {self._diverged} times in a row, each time"
                 " from the newest version on. Lower optimizer.lr, or check the chip: argosy ping"
             )
-        self._helpers.close()
+        self._errands.close()
         self._enter()
 
     def _evaluate(self, version: int) -> None:
         """The loss of the version itself, without what this island trained since."""
         blocks = None if self._validation is None else self._validation()
-        self._helpers.evaluated(version)
+        self._errands.evaluated(version)
         if blocks is None or not len(blocks):
             return
         began_s = perf_counter()
@@ -343,11 +343,11 @@ class IslandLoop:
         self._stopped_s += perf_counter() - began_s
         self._say({"event": "evaluated", "version": version, "loss": loss})
         what = Evaluated(island=self._name, epoch=self._entry.epoch, version=version, loss=loss)
-        self._helpers.report(what)
+        self._errands.report(what)
 
     def _tell(self) -> None:
         """What the next beat says."""
-        self._helpers.tell(
+        self._errands.tell(
             version=self._local.version,
             steps_per_s=self._steps_per_s,
             waited_s=self._waited_s,

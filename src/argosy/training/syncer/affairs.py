@@ -66,6 +66,7 @@ class Affairs:
         self.seats.speeds = {
             row.island: row.steps_per_s for row in books.islands if row.steps_per_s
         }
+        self.seats.moved = {row.island: (row.bytes_in, row.bytes_out) for row in books.islands}
         self.ledger = ledger
         self.versions = versions
         self.rounds = rounds
@@ -157,8 +158,8 @@ class Affairs:
                 epoch=seat.epoch,
                 steps_per_s=seat.steps_per_s,
                 waited_s=seat.waited_s,
-                bytes_in=seat.bytes_in,
-                bytes_out=seat.bytes_out,
+                bytes_in=self.seats.moved.get(seat.island, (0, 0))[0],
+                bytes_out=self.seats.moved.get(seat.island, (0, 0))[1],
             )
             for seat in heard
         ]

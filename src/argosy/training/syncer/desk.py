@@ -303,10 +303,7 @@ class Desk:
 
     def count_bytes(self, island: str, *, came: int = 0, went: int = 0) -> None:
         """Of fragments, by island."""
-        seat = self.seats.seats.get(island)
-        if seat is not None:
-            seat.bytes_in += came
-            seat.bytes_out += went
+        self.seats.count_bytes(island, came=came, went=went)
 
     async def _tick(self) -> None:
         now_s = self._at.now_s()

@@ -47,8 +47,6 @@ class Seat:
     inner_steps: int | None = None
     asking: int = 0  # requests of it that wait for an answer: it is not silent
     is_noted: bool = False  # the ledger knows what was heard last
-    bytes_in: int = 0
-    bytes_out: int = 0
 
 
 class Seats:
@@ -64,6 +62,7 @@ class Seats:
         )
         self.seats: dict[str, Seat] = {}
         self.speeds: dict[str, float] = {}  # steps/s, measured in this life or the last
+        self.moved: dict[str, tuple[int, int]] = {}  # bytes of fragments in and out, of all lives
         self._contributed: set[str] = set()
         self._quorum_s: float | None = None
         self._rations: dict[str, int] = {}
@@ -81,6 +80,11 @@ class Seats:
         )
         self.seats[island] = seat
         return seat
+
+    def count_bytes(self, island: str, *, came: int, went: int) -> None:
+        """Of fragments."""
+        before_in, before_out = self.moved.get(island, (0, 0))
+        self.moved[island] = (before_in + came, before_out + went)
 
     def hear(self, seat: Seat, *, now_s: float) -> None:
         """It lives."""
@@ -180,8 +184,8 @@ class Seats:
                 joined_s=now_s - seat.joined_s,
                 silent_s=now_s - seat.heard_s,
                 blocks_done=blocks_done.get(seat.island, 0),
-                bytes_in=seat.bytes_in,
-                bytes_out=seat.bytes_out,
+                bytes_in=self.moved.get(seat.island, (0, 0))[0],
+                bytes_out=self.moved.get(seat.island, (0, 0))[1],
             )
             for seat in sorted(self.seats.values(), key=lambda one: one.island)
         )

@@ -72,7 +72,7 @@ class News(msgspec.Struct, frozen=True, kw_only=True):
     is_diverged: bool
 
 
-class Helpers:
+class Errands:
     """The threads of one life; `close` ends them, and the link stays."""
 
     def __init__(
