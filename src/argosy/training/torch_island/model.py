@@ -238,7 +238,7 @@ def _from_transformers(folder: Path, *, why: str, separator: int | None) -> nn.M
             "Leave the separator out."
         )
     try:
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ModelError(
             f"{folder} is {why}: the package transformers can load it. "
