@@ -123,3 +123,17 @@ def test_check_and_schema_know_runs(tmp_path):
     assert "outer.quorum" in refused.stderr
     schema = CliRunner().invoke(app, ["schema", "--run"])
     assert msgspec.json.decode(schema.stdout) == load_runs.schema()
+
+
+def test_a_number_that_is_no_choice_is_told_with_the_choices(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text(GOOD.replace("quorum: 1", "bits: 5"))
+    refused = CliRunner().invoke(app, ["check", str(file)])
+    assert refused.exit_code == 1
+    assert "outer.bits = 5 is not a choice here. Choices: 4, 8, 32" in refused.stderr
+
+
+def test_a_fleet_file_is_sent_to_the_command_that_takes_it():
+    refused = CliRunner().invoke(app, ["train", "examples/five-makers.yaml"])
+    assert refused.exit_code == 1
+    assert refused.stderr.strip().endswith("argosy up examples/five-makers.yaml")

@@ -52,7 +52,7 @@ def first_key(file: Path) -> str | None:
 def read_run(file: Path) -> Run:
     """The checked run. Exits with 1 where there is none."""
     try:
-        return load_runs.parse(_text(file), source=str(file))
+        return _parse_run(file)
     except (UnreadableFleetError, load_runs.RunFileError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
@@ -67,6 +67,14 @@ def read_recipe(file: Path) -> "Recipe":
     except (UnreadableFleetError, RecipeError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
+
+
+def _parse_run(file: Path) -> Run:
+    text = _text(file)
+    if load_runs.first_key(text) == "fleet":
+        told = f"{file}  describes a fleet, not a run. Start it: argosy up {file}"
+        raise UnreadableFleetError(told)
+    return load_runs.parse(text, source=str(file))
 
 
 def _text(file: Path) -> str:

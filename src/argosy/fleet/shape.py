@@ -118,11 +118,13 @@ def _description(metas: list[msgspec.Meta]) -> str:
     return f" {told}" if told else ""
 
 
-def _check_choice(value: Value, path: Path, choices: tuple[str, ...], document: Document) -> None:
+def _check_choice(
+    value: Value, path: Path, choices: tuple[str | int, ...], document: Document
+) -> None:
     if value in choices:
         return
     asked = document.asked(path, value).removeprefix("= ").strip('"')
-    told = f"is not a choice here.{did_you_mean(asked, 'choice', list(choices))}"
+    told = f"is not a choice here.{did_you_mean(asked, 'choice', [str(one) for one in choices])}"
     document.note(path, f"{document.asked(path, value)} {told}")
 
 
