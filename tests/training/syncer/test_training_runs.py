@@ -109,6 +109,7 @@ def test_a_second_syncer_of_the_run_is_refused_and_does_no_harm(start):
     running.check_books()
 
 
+@pytest.mark.slow
 def test_a_run_is_stopped_by_an_operators_word_and_goes_on_later(start):
     running = start(a_run(blocks=2400))
     syncer = running.syncer()
