@@ -35,7 +35,7 @@ train: $(VENV)/.train   ## what argosy train takes; then argosy train examples/t
 serve: $(VENV)/.serve   ## a real model on a small fleet; e.g. make serve ARGS='--port 8001'
 	@$(BIN)/argosy up $(ARGS)
 
-test: $(VENV)/.dev      ## the default suite, about eight minutes on two cores
+test: $(VENV)/.dev      ## the default suite, about twelve minutes on two cores
 	@echo "compiling the simulator (once; a minute)"
 	@$(BIN)/argosy simulate examples/five-makers.yaml --until 1 --no-interval >/dev/null
 	@$(BIN)/python -m pytest -q tests/control tests/launchers  # they count processes: alone
