@@ -123,7 +123,7 @@ def test_sizes_are_in_units_of_1000(value, told):
     [
         ("", "the file is empty. A run has the fields"),
         ("run: [", "is not YAML"),
-        ("fleet: a\n", "fleet is not a field here"),
+        ("fleet: a\n", "describes a fleet, not a run"),
         (GOOD.replace("heads: 1,", "heads: 3,"), "is no multiple of heads"),
         (GOOD.replace("{name: one}", "{name: one, pool: far}"), "--fleet FLEET.yaml"),
         (GOOD, "nowhere/manifest.json cannot be read"),
