@@ -62,10 +62,6 @@ class Quotas:
             self._write(line, full)
         return line
 
-    def close_file(self) -> None:
-        """No more."""
-        self._file.close()
-
     def has(self, pool: str) -> bool:
         """Whether it has a quota."""
         return pool in self._lines

@@ -1,17 +1,26 @@
 """Reads ahead in a thread: worth it where shards are fetched first, or disks are slow."""
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from queue import Empty, Full, Queue
+from typing import Protocol
 
-from argosy.training.data.reader import Blocks, Reader
+from argosy.training.inner import Blocks
 
 _LOOK_S = 0.1  # how often a full queue looks whether anyone still wants it
 
 
+class Source(Protocol):
+    """Where blocks come from: `reader.py`'s Reader is one."""
+
+    def read(self, start: int, stop: int) -> Blocks:
+        """Those at start <= position < stop of the run."""
+        ...
+
+
 def read_ahead(
-    reader: Reader, spans: Iterable[tuple[int, int]], *, blocks: int, depth: int = 2
-) -> Iterator[Blocks]:
+    reader: Source, spans: Iterable[tuple[int, int]], *, blocks: int, depth: int = 2
+) -> Generator[Blocks, None, None]:
     """The spans' blocks in portions of `blocks`, the next `depth` read meanwhile.
 
     A portion ends with its span. What goes wrong in the thread is raised here, in its place.
@@ -25,7 +34,7 @@ def read_ahead(
 
 
 class _Ahead(threading.Thread):
-    def __init__(self, reader: Reader, portions: list[tuple[int, int]], depth: int) -> None:
+    def __init__(self, reader: Source, portions: list[tuple[int, int]], depth: int) -> None:
         super().__init__(name="read-ahead", daemon=True)
         self._reader = reader
         self._portions = portions

@@ -9,17 +9,17 @@ An island that was killed and comes back starts from the newest version: what it
 ledger, what it had not is leased anew. Of its checkpoint it takes the optimizer's state alone.
 """
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from time import perf_counter
-from typing import Protocol
 
 import msgspec
-import numpy as np
 
 from argosy.fleet.runs import Run
+from argosy.training.data.ahead import Source, read_ahead
+from argosy.training.data.reader import TokensHash
 from argosy.training.inner import Blocks, Inner, Vector
 from argosy.training.island.copies import CheckpointCopies
 from argosy.training.island.errands import Errands, News, Snapshot
@@ -37,14 +37,6 @@ _EWMA = 0.2  # weight of the newest step in the measured speed
 _DIVERGED_MAX = 3  # in a row
 
 logger = logging.getLogger(__name__)
-
-
-class Source(Protocol):
-    """Where blocks come from: `training/data/reader.py`'s Reader is one."""
-
-    def read(self, start: int, stop: int) -> Blocks:
-        """Those at start <= position < stop of the run."""
-        ...
 
 
 class DivergedError(Exception):
@@ -192,21 +184,17 @@ class IslandLoop:
     def _train(self, lease: Lease) -> bool:
         """Whether its delta is on the way."""
         self._tell()
-        seen = hashlib.sha256()
+        seen = TokensHash()
         losses: list[float] = []
         life = self._lives
-        for start, stop in self._steps_of(lease):
-            self._take_news()
-            if self._is_void(lease, life):
-                self._lose(len(losses), self._why_void(life))
-                return False
-            began_s = perf_counter()
-            blocks = self._source.read(start, stop)
-            report = self._inner.step(blocks, share_done=start / self._entry.blocks)
-            seen.update(np.ascontiguousarray(blocks, dtype="<u4").data)
-            losses.append(report.loss)
-            self._measure(perf_counter() - began_s)
-            self._say({"event": "step", "loss": report.loss, "position": start})
+        spans = [(span.start, span.stop) for span in lease.spans]
+        with closing(read_ahead(self._source, spans, blocks=self._run.batch_blocks)) as portions:
+            for start in self._starts_of(lease):
+                self._take_news()
+                if self._is_void(lease, life):
+                    self._lose(len(losses), self._why_void(life))
+                    return False
+                losses.append(self._step(start, portions, seen))
         self._errands.wait_encoded()
         self._take_news()
         if self._is_void(lease, life):
@@ -216,6 +204,16 @@ class IslandLoop:
         self._contributions += 1
         self._errands.send(snapshot)
         return True
+
+    def _step(self, start: int, portions: Iterator[Blocks], seen: TokensHash) -> float:
+        """Its loss."""
+        began_s = perf_counter()
+        blocks = next(portions)
+        report = self._inner.step(blocks, share_done=start / self._entry.blocks)
+        seen.add(blocks)
+        self._measure(perf_counter() - began_s)
+        self._say({"event": "step", "loss": report.loss, "position": start})
+        return report.loss
 
     def _why_void(self, life: int) -> str:
         return "it joined anew" if self._lives != life else "the lease is another's now"
@@ -355,11 +353,10 @@ class IslandLoop:
 
     # Small things.
 
-    def _steps_of(self, lease: Lease) -> Iterator[tuple[int, int]]:
-        batch = self._run.batch_blocks
+    def _starts_of(self, lease: Lease) -> Iterator[int]:
+        """Of its steps, in order."""
         for span in lease.spans:
-            for start in range(span.start, span.stop, batch):
-                yield start, start + batch
+            yield from range(span.start, span.stop, self._run.batch_blocks)
 
     def _measure(self, step_s: float) -> None:
         self._steps += 1

@@ -19,12 +19,13 @@ import msgspec
 
 from argosy.fleet.runs import Island, Run
 from argosy.training.credentials import CredentialsError
+from argosy.training.data.ahead import Source
 from argosy.training.inner import Blocks, CheckpointError, Inner
 from argosy.training.island.copies import CheckpointCopies
 from argosy.training.island.held_copies import MEMORY_SHARE, copies_bytes_max
 from argosy.training.island.joining import RejectedError
 from argosy.training.island.link import AwayError, DeniedError, Link
-from argosy.training.island.loop import DivergedError, IslandLoop, Setting, Source
+from argosy.training.island.loop import DivergedError, IslandLoop, Setting
 from argosy.training.island.peers import PeerShare
 from argosy.training.island.reference import ReferenceInner, ReferenceSource
 
