@@ -114,6 +114,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     wants_lease: bool
     holds: tuple[str, ...] = ()  # leases whose contribution was not answered yet
     peer_url: str | None = None
+    unsent: int = 0  # deltas that are trained, and not answered yet
 
 
 class Beaten(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -2,7 +2,8 @@
 
 No island waits for a round; a round waits for islands, and only as long as that pays: a delta that
 comes soon is worth it, for it would else be of an older base in the next. How soon is known from
-what the island was leased and how fast it is.
+what the island was leased and how fast it is. After a syncer's restart each island is waited for
+that was there: it may have several deltas to send, and rounds without it would make them stale.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ def closing(view: RoundView, settings: ElasticitySettings, now_s: float) -> Clos
     if view.contributed == 0:
         return Wait(until_s=None, reason="no delta has come")
     missing = [seen for seen in view.islands if not seen.has_contributed]
-    if view.is_last and not any(seen.steps_leased for seen in missing):
+    if view.is_last and not any(seen.steps_leased or seen.back_by_s for seen in missing):
         return Close(reason=f"the last round, of {view.contributed} islands")
     if view.contributed < settings.quorum:
         return Wait(
@@ -77,6 +78,8 @@ def lr_of(lr: float, momentum: float, share: float) -> float:
 
 def _worth_s(seen: IslandSeen, settings: ElasticitySettings, end_s: float, now_s: float) -> float:
     """Until when this one is worth a wait; now or before: it is not."""
+    if seen.back_by_s is not None:
+        return seen.back_by_s
     if seen.steps_leased is None or seen.leased_s is None:
         return now_s  # it trains on nothing: it will send nothing soon
     if not seen.steps_per_s:

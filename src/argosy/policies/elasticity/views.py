@@ -32,6 +32,7 @@ class IslandSeen(msgspec.Struct, frozen=True, kw_only=True):
     steps_leased: int | None = None  # of its oldest lease without a delta; None: it has none
     leased_s: float | None = None  # when it began with that
     upload_s: float = 0.0  # that its deltas take to come once trained
+    back_by_s: float | None = None  # the syncer was away: what it has for it comes until then
 
 
 class RoundView(msgspec.Struct, frozen=True, kw_only=True):

@@ -301,6 +301,7 @@ class Errands:
                 wants_lease=not self._leases and self.state in ("training", "finishing"),
                 holds=tuple(self._holds),
                 peer_url=None if self._share is None else self._share.url,
+                unsent=len(self._snapshots),
             )
 
     def _hear(self, answer: Beaten) -> None:

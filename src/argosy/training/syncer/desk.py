@@ -4,7 +4,7 @@
 - A round is in the ledger, with all that it is made of, before it is computed; islands hear of a
   version once it is computed. A full disk delays it; it is tried again.
 - A restart reads the ledger, computes the rounds since the last snapshot again, and goes on: what
-  is only in memory (who lives, who waits) is heard anew within one `lease_s`.
+  is only in memory (who waits for what) is heard anew; islands that lived are waited for 5 s.
 
 What it knows is in `affairs.py`; `intake.py` takes deltas in, `closing.py` closes rounds.
 """
@@ -48,7 +48,6 @@ TICK_S = 0.05
 _STALL_S = 0.5
 NOTE_EVERY_S = 1.0  # what islands say of themselves is written that often
 _LEASES_AHEAD = 2  # the one that is trained on, and the next; others wait to be answered
-_RESTART_EXTRA_S = 15.0  # islands try again that often at least, see island/link.py
 
 logger = logging.getLogger(__name__)
 
@@ -91,16 +90,13 @@ class Desk:
             )
             await self._at.in_numbers(begin)
         now_s = self._at.now_s()
+        for island, epoch in self._at.lived.items():
+            self.seats.expect(island, epoch, now_s=now_s)
         for lease in await self._at.in_books(self._at.ledger.open_leases):
             seat = self.seats.seats.get(lease.island)
             if seat is None or seat.epoch < lease.epoch:
-                seat = self.seats.sit(
-                    lease.island, lease.epoch, now_s=now_s, extra_s=_RESTART_EXTRA_S
-                )
+                seat = self.seats.expect(lease.island, lease.epoch, now_s=now_s)
             self.seats.leased(seat, lease.lease, blocks=lease.blocks, now_s=now_s)
-        if self._at.record.state == "finished":  # those that have not heard of it yet will ask
-            for island, epoch in self._at.lived.items():
-                self.seats.sit(island, epoch, now_s=now_s, extra_s=_RESTART_EXTRA_S)
         for one in await self._at.in_books(self._at.ledger.pending):
             self.seats.contributed(one.island, now_s=now_s)
         if self._at.record.state == "stopped":

@@ -19,6 +19,9 @@ from argosy.policies.elasticity import (
 )
 from argosy.training.wire import Beat, IslandStatus, Peer
 
+_BACK_S = 5.0  # islands try again every 2 s at least, see island/link.py
+_RESTART_EXTRA_S = 15.0  # before one that does not come back counts as gone
+
 
 @dataclasses.dataclass
 class Held:
@@ -45,6 +48,7 @@ class Seat:
     returned_s: float = 0.0  # when its last contribution came
     held: dict[str, Held] = dataclasses.field(default_factory=dict)  # the first is trained on
     inner_steps: int | None = None
+    back_by_s: float | None = None  # what it trained on while the syncer was away comes until then
     asking: int = 0  # requests of it that wait for an answer: it is not silent
     is_noted: bool = False  # the ledger knows what was heard last
 
@@ -67,14 +71,21 @@ class Seats:
         self._quorum_s: float | None = None
         self._rations: dict[str, int] = {}
 
-    def sit(self, island: str, epoch: int, *, now_s: float, extra_s: float = 0.0) -> Seat:
-        """It takes part from now on; `extra_s`: it may not know yet that the syncer is here."""
+    def expect(self, island: str, epoch: int, *, now_s: float) -> Seat:
+        """It took part; it does not know yet that the syncer is here again."""
+        seat = self.sit(island, epoch, now_s=now_s)
+        seat.back_by_s = now_s + _BACK_S
+        seat.silent_at_s += _RESTART_EXTRA_S
+        return seat
+
+    def sit(self, island: str, epoch: int, *, now_s: float) -> Seat:
+        """It takes part from now on."""
         seat = Seat(
             island=island,
             epoch=epoch,
             joined_s=now_s,
             heard_s=now_s,
-            silent_at_s=now_s + self._run.outer.lease_s + extra_s,
+            silent_at_s=now_s + self._run.outer.lease_s,
             returned_s=now_s,
             steps_per_s=self.speeds.get(island),  # else a slow one's first lease is of mean length
         )
@@ -100,6 +111,8 @@ class Seats:
         seat.loss = beat.loss
         seat.waited_s = beat.waited_s
         seat.peer_url = beat.peer_url
+        if not beat.unsent:
+            seat.back_by_s = None
 
     def leased(self, seat: Seat, lease: str, *, blocks: int, now_s: float) -> None:
         """It was given this one."""
@@ -109,6 +122,7 @@ class Seats:
         """Its contribution for that lease was answered."""
         seat.held.pop(lease, None)
         seat.returned_s = now_s
+        seat.back_by_s = None
 
     def contributed(self, island: str, *, now_s: float) -> None:
         """A delta of it waits for the open round."""
@@ -131,6 +145,8 @@ class Seats:
         """For so long nobody could be heard."""
         for seat in self.seats.values():
             seat.silent_at_s += seconds
+            if seat.back_by_s is not None:
+                seat.back_by_s += seconds
 
     def rise(self, island: str) -> None:
         """It takes part no more."""
@@ -201,4 +217,5 @@ class Seats:
             has_contributed=seat.island in self._contributed,
             steps_leased=None if current is None else current.steps,
             leased_s=None if current is None else max(current.granted_s, seat.returned_s),
+            back_by_s=seat.back_by_s,
         )
