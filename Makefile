@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: install train serve test laws test-engines test-ray check bench bench-gateway bench-routing bench-simulator bench-reality bench-replays bench-fluid bench-autoscaling bench-spike bench-control bench-region-loss bench-failover bench-churn bench-data bench-islands failover ray-failover clean
+.PHONY: install train serve test laws test-engines test-ray check bench bench-gateway bench-routing bench-simulator bench-reality bench-replays bench-fluid bench-autoscaling bench-spike bench-control bench-region-loss bench-failover bench-churn bench-data bench-islands bench-shaped failover ray-failover clean
 
 install: $(VENV)/.serve
 
@@ -47,9 +47,9 @@ laws: $(VENV)/.dev      ## the laws on examples that no run before had
 test-engines: $(VENV)/.dev  ## llama.cpp and a real vLLM as each other's spare; see docs/ENGINES.md
 	@$(BIN)/python -m pytest -q -s -m engines tests/system/test_unlike_engines.py $(ARGS)
 
-test-ray: $(VENV)/.dev  ## replicas on a real Ray cluster of four nodes, here; see docs/RAY.md
+test-ray: $(VENV)/.dev  ## replicas and islands on real Ray clusters, here; see docs/RAY.md
 	@$(PIP) install -c constraints.txt -e '.[ray]'
-	@$(BIN)/python -m pytest -q -m ray tests/launchers tests/system/ray_failover $(ARGS)
+	@$(BIN)/python -m pytest -q -m ray tests/launchers tests/system/ray_failover tests/system/training $(ARGS)
 
 check: $(VENV)/.dev     ## format, lint, types, layers
 	@$(BIN)/ruff format --check .
@@ -106,6 +106,9 @@ bench-data: $(VENV)/.dev  ## packed tokens, read beside LitData and MDS; see doc
 
 bench-islands: $(VENV)/.train  ## three islands of speeds 4:2:1, alone and together; see docs/TRAIN.md
 	@$(BIN)/python -m bench.training.islands $(ARGS)
+
+bench-shaped: $(VENV)/.dev $(VENV)/.train  ## islands beside DDP on 100 Mbit/s links: 12 minutes, as root; see docs/TRAINING_PARITY.md
+	@$(BIN)/python -m bench.training.shaped build/shaped build/shaped.json $(ARGS)
 
 bench-churn: $(VENV)/.dev  ## an hour of killed replicas and lost clouds: is memory bounded?
 	@$(BIN)/python -m bench.churn $(ARGS)

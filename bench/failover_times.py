@@ -33,7 +33,7 @@ import psutil
 from argosy.engines.simulated_text import invent, render
 from argosy.fleet.messages import Replica
 from tests.launchers.machines import Machines, can_be_had
-from tests.system.ray_failover.fleet import RayFleet, Shape, until
+from tests.system.ray_failover.fleet import FLEET_BEGINS, RayFleet, Shape, until
 from tests.system.ray_failover.load import Load, Stream
 
 NODES = ("n1", "n2", "n3", "n4")
@@ -52,20 +52,17 @@ AIMS_S = {"replica": 2.0, "raylet": 5.0, "machine": 5.0, "network": 5.0}
 OUTLIVES_S = {"replica": 0.2, "raylet": 1.5, "machine": 0.3, "network": 0.2}
 CALM_S = 1.5
 WHOLE_S_MAX = 120.0
-FLEET = """\
-fleet: times
-gateway: {{drain_s: 20, attempts_max: 8, replica_wait_s: 60}}
-pools:
-  - name: azure-h100
-    launcher: {{kind: ray, address: "{address}", labels: {{pool: azure-h100}}}}
-    region: azure/eastus
-    chip: H100-SXM
+FLEET = (
+    "fleet: times\n"
+    + FLEET_BEGINS
+    + """\
     nodes: {{max: 4, chips_per_node: 4}}
 models: [{{name: {model}}}]
 deployments:
   - {{model: {model}, pool: azure-h100, replicas: 12, engine: {engine}}}
 tenants: [{{name: acme}}]
 """
+)
 ENGINES = {
     "simulated": "{{kind: simulated, context_tokens: {tokens}, slots: 8, decode_tokens_per_s: 12}}",
     "llama.cpp": "{{kind: llama.cpp, context_tokens: {tokens}, slots: 1, threads: 1, "

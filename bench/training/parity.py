@@ -19,8 +19,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
+from msgspec.structs import replace
 
-from bench.training.parity_inner import STEP_TOKENS, VOCABULARY, Inner, Schedule, Text
+from bench.training.parity_inner import BETAS, STEP_TOKENS, VOCABULARY, Inner, Schedule, Text
 from bench.training.parity_time import Islands, Way
 
 WARM_STEPS, WARM_BATCHES = 500, 3
@@ -34,6 +35,7 @@ class Sync(msgspec.Struct, frozen=True, kw_only=True):
 
     batches: int = 3  # of STEP_TOKENS, over all islands
     lr: float = LR
+    betas: tuple[float, float] = BETAS
     speeds: tuple[float, ...] = (4.0, 2.0, 1.0)
     is_proportional: bool = False  # batches by speed; else each island one, the slowest sets pace
     step_s: float = 0.09
@@ -60,17 +62,46 @@ WAYS: dict[str, Sync | Way] = {
     "sync lr=5e-3": Sync(lr=5e-3),
     "sync 7": Sync(batches=7, is_proportional=True),
 }
-OUTER = ((0.7, 0.9), (0.7, 0.6), (0.7, 0.0), (0.85, 0.0), (1.0, 0.4), (1.0, 0.2), (1.0, 0.0))
-for _h in (10, 30, 100):
+# AdamW's memory as long in tokens, not in steps, as with three batches a step
+SLOW = (1 - (1 - BETAS[0]) / 3, 1 - (1 - BETAS[1]) / 3)
+# Neither unlike nor late nor rounded: what is left is that islands average every H steps
+IDEAL = Way(
+    lr=1.0,
+    momentum=0.0,
+    betas=SLOW,
+    bits_up=32,
+    bits_down=32,
+    is_overlapped=False,
+    speeds=(1.0, 1.0, 1.0),
+)
+OUTER = (
+    (0.7, 0.9),
+    (0.7, 0.7),
+    (0.7, 0.6),
+    (0.7, 0.0),
+    (0.85, 0.0),
+    (1.0, 0.4),
+    (1.0, 0.2),
+    (1.0, 0.0),
+)
+for _h in (10, 12, 30, 100):
     for _lr, _momentum in OUTER:
         for _inner in (3e-3, 2e-3, 1.5e-3):
             _name = f"h={_h} lr={_lr} m={_momentum}" + (f" inner={_inner}" if _inner != LR else "")
-            WAYS[_name] = Way(inner_steps=_h, inner_lr=_inner, lr=_lr, momentum=_momentum)
+            _way = Way(inner_steps=_h, inner_lr=_inner, lr=_lr, momentum=_momentum)
+            WAYS[_name] = _way
+            WAYS[f"{_name} slow"] = replace(_way, betas=SLOW)
 WAYS |= {
     "sync 1": Sync(batches=1),
+    "sync 1 lr=1.7e-3": Sync(batches=1, lr=1.7e-3),
+    "sync 1 lr=1.7e-3 slow": Sync(batches=1, lr=1.7e-3, betas=SLOW),
     "h=30 lr=1.0 m=0.0 bits=32": Way(lr=1.0, momentum=0.0, bits_up=32, bits_down=32),
     "h=30 lr=1.0 m=0.0 bits=8": Way(lr=1.0, momentum=0.0, bits_up=8, bits_down=8),
     "h=30 lr=1.0 m=0.0 no overlap": Way(lr=1.0, momentum=0.0, is_overlapped=False),
+    "h=3 ideal slow inner=0.005": replace(IDEAL, inner_steps=3, inner_lr=5e-3),
+    "h=3 ideal slow inner=0.003": replace(IDEAL, inner_steps=3, inner_lr=3e-3),
+    "h=30 ideal slow inner=0.003": replace(IDEAL, inner_lr=3e-3),
+    "h=30 ideal slow inner=0.002": replace(IDEAL, inner_lr=2e-3),
     "h=30 lr=1.0 m=0.0 equal speeds": Way(lr=1.0, momentum=0.0, speeds=(1.0, 1.0, 1.0)),
 }
 
@@ -173,6 +204,7 @@ def start_loss(work: Path, text: Text) -> float:
 
 def _sync(way: Sync, inner: Inner, batches, text: Text, tokens: int) -> dict[str, object]:
     schedule = Schedule(lr=way.lr)
+    inner.set_betas(way.betas)
     count = int(tokens * way.tokens_share) // (STEP_TOKENS * way.batches)
     second_s, curve = way.seconds(inner.now.size), []
     for step in range(count):

@@ -16,6 +16,7 @@ from argosy.training.torch_island.shape import LlamaShape
 
 VOCABULARY, CONTEXT, BATCH_BLOCKS = 2048, 64, 8
 STEP_TOKENS = BATCH_BLOCKS * CONTEXT
+BETAS = (0.9, 0.95)  # of AdamW
 SHAPE = LlamaShape(
     vocabulary=VOCABULARY,
     layers=4,
@@ -68,7 +69,7 @@ class Inner:
             group = torch.nn.Parameter(self.flat[part])
             group.grad = self.grad[part]
             groups.append({"params": [group], "weight_decay": decay})
-        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
+        self.optimizer = torch.optim.AdamW(groups, betas=BETAS, fused=True)
 
     @property
     def now(self) -> np.ndarray:
@@ -77,6 +78,11 @@ class Inner:
 
     def map(self) -> ParameterMap:
         return ParameterMap(self.tensors, 2**20)
+
+    def set_betas(self, betas: tuple[float, float]) -> None:
+        """Of AdamW, from now on; its moments stay."""
+        for group in self.optimizer.param_groups:
+            group["betas"] = betas
 
     def step(self, batches: list[np.ndarray], lr: float) -> float:
         """One step on the mean gradient of these batches of STEP_TOKENS each."""

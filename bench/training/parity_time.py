@@ -28,7 +28,7 @@ from argosy.policies.elasticity import (
 from argosy.training.outer.adopt import LocalState
 from argosy.training.outer.codec import decode, encode
 from argosy.training.outer.step import OuterSettings, close, first_state
-from bench.training.parity_inner import BATCH_BLOCKS, STEP_TOKENS, Batches, Inner, Schedule
+from bench.training.parity_inner import BATCH_BLOCKS, BETAS, STEP_TOKENS, Batches, Inner, Schedule
 
 
 class Way(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +36,7 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
 
     inner_steps: int = 30
     inner_lr: float = 3e-3
+    betas: tuple[float, float] = BETAS
     lr: float = 0.7
     momentum: float = 0.9
     bits_up: int = 4
@@ -70,6 +71,7 @@ class Islands:
         self.inner = [Inner(0) for _ in range(count)]
         for inner in self.inner:
             inner.take(warm)
+            inner.set_betas(way.betas)
         self.local = [LocalState(self.map, start, version=0) for _ in range(count)]
         fastest = max(way.speeds)
         self.step_s = [way.step_s * fastest / speed for speed in way.speeds]

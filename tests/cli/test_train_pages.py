@@ -87,6 +87,18 @@ def test_the_page_tells_of_dollars_and_joules_where_they_are_known():
     assert "2.5" in text
 
 
+def test_the_page_says_of_each_island_what_share_of_its_chips_peak_it_uses():
+    of_a_gpu = island(mfu=0.4321, island="amber")
+    rows = drawn(msgspec.structs.replace(PICTURE, islands=(of_a_gpu, island(island="cpu"))))
+    heading, amber, cpu = (
+        row.split()
+        for row in rows.splitlines()
+        if "TOKENS/S" in row or row.startswith(("amber", "cpu"))
+    )
+    at = heading.index("MFU")
+    assert (amber[at], cpu[at]) == ("43.2%", "-")
+
+
 def test_a_plain_line_and_json_tell_the_same():
     line = plain_line(PICTURE)
     assert "round 3  50.0%  loss 3.2500" in line
@@ -139,16 +151,26 @@ def test_nonsense_is_refused_before_anything_starts(tmp_path, text, told):
     assert not (tmp_path / "state" / "runs").exists()
 
 
-def test_pools_of_a_fleet_are_looked_up_and_not_started_yet(tmp_path):
-    pytest.importorskip("torch")
-    fleet = tmp_path / "fleet.yaml"
-    fleet.write_text(FLEET)
+@pytest.mark.parametrize(
+    ("pool", "options", "told"),
+    [
+        ("far", ("--syncer-host", "0.0.0.0"), "it is one address of this host"),
+        ("far", ("--syncer-host", "here"), "it is an address of this host, e.g. 10.0.3.2"),
+        ("far", ("--syncer-host", "203.0.113.9"), "the syncer cannot listen on 203.0.113.9"),
+        ("fa", (), '"far"?'),
+    ],
+)
+def test_pools_of_a_fleet_and_the_syncers_address_are_looked_up(tmp_path, pool, options, told):
+    pytest.importorskip("ray")
+    (tmp_path / "fleet.yaml").write_text(FLEET)
     file = tmp_path / "run.yaml"
-    for pool, told in (("far", "Ray pools are not started by this command yet"), ("fa", '"far"?')):
-        file.write_text(GOOD.replace("{name: one}", f"{{name: one, pool: {pool}}}"))
-        result = CliRunner().invoke(app, ["train", str(file), "--fleet", str(fleet)])
-        assert result.exit_code == 1
-        assert told in result.stderr
+    file.write_text(GOOD.replace("{name: one}", f"{{name: one, pool: {pool}}}"))
+    words = ["train", str(file), "--fleet", str(tmp_path / "fleet.yaml"), *options]
+    inner = ["--inner", "reference", "--state", str(tmp_path / "state")]
+    result = CliRunner().invoke(app, [*words, *inner])
+    assert result.exit_code == 1
+    assert told in result.stderr
+    assert not (tmp_path / "state" / "runs").exists()
 
 
 def test_a_missing_package_is_told_with_what_installs_it(monkeypatch, tmp_path):

@@ -14,7 +14,7 @@ from tests.launchers.conformance import (
     one_that_says_no_url_is_ended_and_says_what_it_said,
 )
 from tests.launchers.kubernetes_emulator import Emulator
-from tests.launchers.test_kubernetes_launcher import PRODUCT, config, go
+from tests.launchers.kubernetes_pools import PRODUCT, config, go
 
 # A pod says no URL: its address is the cluster's to give, and its start-up probe tells when it
 # listens.

@@ -1,77 +1,17 @@
 """The Kubernetes launcher against an API over real sockets; see kubernetes_emulator.py."""
 
 import asyncio
-import contextlib
 import time
-from asyncio import AbstractEventLoop
-from collections.abc import Awaitable, Callable
 
 import pytest
-from lightkube.config.kubeconfig import KubeConfig, SingleConfig
-from lightkube.config.models import Cluster, User
 
-from argosy.fleet.config import VllmEngine
 from argosy.fleet.launchers import KubernetesLauncher
 from argosy.fleet.layout import Layout
-from argosy.fleet.messages import Observation, ObservedReplica, ReplicaSpec
 from argosy.launchers.kubernetes.cell import Cell
 from argosy.launchers.kubernetes.launch import KubernetesPool
 from argosy.launchers.port import LaunchError, NoCapacityError, PoolUnseenError
-from tests.launchers.kubernetes_emulator import Emulator, emulated, running, waiting
-
-PRODUCT = {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
-Test = Callable[[Emulator], Awaitable[None]]
-
-
-def go(test: Test, loop: Callable[[], AbstractEventLoop] = asyncio.new_event_loop) -> None:
-    async def whole() -> None:
-        async with emulated() as emulator:
-            emulator.node("n1", **PRODUCT)
-            emulator.node("n2", **PRODUCT)
-            await test(emulator)
-
-    with asyncio.Runner(loop_factory=loop) as runner:
-        runner.run(asyncio.wait_for(whole(), 20))
-
-
-def config(emulator: Emulator) -> SingleConfig:
-    url = f"http://127.0.0.1:{emulator.port}"
-    found = KubeConfig.from_one(cluster=Cluster(server=url, insecure=True), user=User()).get()
-    assert found is not None
-    return found
-
-
-def pool(emulator: Emulator, *, fleet: str = "f", name: str = "p", **kw) -> KubernetesPool:
-    launcher = KubernetesLauncher(node_selector=PRODUCT, **kw)
-    cell = Cell(
-        fleet=fleet, pool=name, launcher=launcher, chip="H100-SXM", maker="NVIDIA",
-        chips_per_node=8, region="own/here",
-    )  # fmt: skip
-    return KubernetesPool(cell, config=config(emulator))
-
-
-def spec(name: str = "large-1", *, fleet: str = "f", generation: str = "g1", **kw) -> ReplicaSpec:
-    layout = kw.pop("layout", Layout(tp=4))
-    return ReplicaSpec(
-        fleet=fleet, name=name, deployment="large@p", model="large", pool=kw.pop("pool", "p"),
-        engine=VllmEngine(), layout=layout, chips=layout.chips, command=None,
-        health_path="/health", generation=generation,
-    )  # fmt: skip
-
-
-async def until(pool: KubernetesPool, is_so: Callable[[Observation], bool]) -> Observation:
-    while not is_so(seen := await pool.observe()):
-        await asyncio.sleep(0.02)
-    return seen
-
-
-async def replica(pool: KubernetesPool, state: str, detail: str = "") -> ObservedReplica:
-    def is_so(seen: Observation) -> bool:
-        return bool(seen.replicas) and (
-            seen.replicas[0].state == state and detail in seen.replicas[0].detail
-        )
-
-    return (await until(pool, is_so)).replicas[0]
+from tests.launchers.kubernetes_emulator import Emulator, running, waiting
+from tests.launchers.kubernetes_pools import PRODUCT, go, pool, replica, spec, until
 
 
 def test_a_replica_is_started_listens_and_is_stopped():
@@ -414,153 +354,5 @@ def test_replicas_of_other_fleets_and_pools_are_not_touched():
         assert len(emulator.named("deployments")) == 3
         for one in (theirs, other):
             await one.close(is_final=False)
-
-    go(test)
-
-
-def test_nodes_are_those_of_the_pool_with_what_is_free_on_them():
-    async def test(emulator: Emulator) -> None:
-        emulator.node("elsewhere", **{"nvidia.com/gpu.product": "NVIDIA-L4"})
-        here = pool(emulator)
-        await here.start(spec())
-        found = await replica(here, "listening")
-        nodes = {node.name: node for node in (await here.observe()).nodes}
-        assert set(nodes) == {"n1", "n2"}
-        assert found.node is not None
-        assert nodes.pop(found.node).chips_free == 4
-        assert [(node.state, node.chips, node.chips_free) for node in nodes.values()] == [
-            ("up", 8, 8)
-        ]
-        await here.close(is_final=False)
-
-    go(test)
-
-
-def test_a_cordoned_node_gets_nothing_new_until_it_is_uncordoned():
-    async def test(emulator: Emulator) -> None:
-        here = pool(emulator)
-        await here.cordon("n1", reason="slow links")
-        await here.cordon("n1", reason="again")
-        node = emulator.objects["nodes", "", "n1"]
-        assert node["metadata"]["annotations"]["argosy.dev/cordoned-why"] == "slow links"
-        states = {node.name: node.state for node in (await here.observe()).nodes}
-        assert states == {"n1": "draining", "n2": "up"}
-        await here.start(spec())
-        assert (await replica(here, "listening")).node == "n2"
-        await here.uncordon("n1")
-        await here.uncordon("n1")
-        node = emulator.objects["nodes", "", "n1"]
-        assert "unschedulable" not in node["spec"]
-        assert "argosy.dev/cordoned-by" not in node["metadata"]["annotations"]
-        await here.close(is_final=False)
-
-    go(test)
-
-
-def test_nodes_of_others_are_not_cordoned_and_their_cordons_stay(caplog):
-    async def test(emulator: Emulator) -> None:
-        emulator.node("elsewhere", **{"nvidia.com/gpu.product": "NVIDIA-L4"})
-        here = pool(emulator)
-        for name in ("elsewhere", "missing"):
-            await here.cordon(name, reason="x")
-            assert f"Node {name} is left alone: it is not of pool p" in caplog.text
-        assert "unschedulable" not in emulator.objects["nodes", "", "elsewhere"]["spec"]
-        emulator.objects["nodes", "", "n1"]["spec"]["unschedulable"] = True  # kubectl cordon
-        await here.cordon("n1", reason="x")
-        await here.uncordon("n1")
-        assert emulator.objects["nodes", "", "n1"]["spec"]["unschedulable"] is True
-        assert "Node n1 stays cordoned: somebody else did it" in caplog.text
-        await here.close(is_final=False)
-
-    go(test)
-
-
-async def quiet(here: KubernetesPool) -> None:
-    """Until nothing is told for a while."""
-    with contextlib.suppress(TimeoutError):
-        while True:
-            await asyncio.wait_for(here.changed(), 0.15)
-
-
-async def wakes(here: KubernetesPool, *, within_s: float = 3.0) -> None:
-    await asyncio.wait_for(here.changed(), within_s)
-
-
-def test_changes_wake_whoever_waits():
-    async def test(emulator: Emulator) -> None:
-        here = pool(emulator)
-        await quiet(here)
-        await here.start(spec())
-        await wakes(here)
-        await quiet(here)
-        emulator.node("n1", ready="Unknown")
-        await wakes(here)
-        await quiet(here)
-        theirs = pool(emulator, fleet="g")
-        await theirs.start(spec(fleet="g"))
-        await quiet(here)  # not ours
-        for one in (here, theirs):
-            await one.close(is_final=False)
-
-    go(test)
-
-
-@pytest.mark.parametrize("by_event", [False, True])
-def test_watches_that_drop_or_expire_begin_again(by_event):
-    async def test(emulator: Emulator) -> None:
-        emulator.expires_by_event = by_event
-        here = pool(emulator)
-        await quiet(here)
-        emulator.drop_watches()
-        await asyncio.sleep(0.1)
-        await here.start(spec())
-        await wakes(here)
-        await quiet(here)
-        emulator.forget_history()
-        await wakes(here)  # it lists again, and what was forgotten may be news
-        await quiet(here)
-        await here.stop("large-1", grace_s=1)
-        await wakes(here)
-        await here.close(is_final=False)
-
-    go(test)
-
-
-def test_a_watch_outlives_an_api_server_that_is_gone_for_a_while():
-    async def test(emulator: Emulator) -> None:
-        here = pool(emulator)
-        await quiet(here)
-        await emulator.end()
-        await wakes(here)
-        with pytest.raises(PoolUnseenError):
-            await here.observe()
-        await emulator.begin()
-        await asyncio.sleep(0.5)
-        await quiet(here)
-        await here.start(spec())
-        await wakes(here)
-        await here.close(is_final=False)
-
-    go(test)
-
-
-def test_long_lists_come_in_parts():
-    async def test(emulator: Emulator) -> None:
-        here = pool(emulator)
-        emulator.pods_quota = "none"  # objects alone
-        for number in range(1100):
-            emulator.put("deployments", {
-                "metadata": {
-                    "name": f"d{number}",
-                    "labels": {"argosy.dev/fleet": "f", "argosy.dev/pool": "p"},
-                    "annotations": {
-                        "argosy.dev/fleet": "f", "argosy.dev/pool": "p",
-                        "argosy.dev/replica": f"r-{number}", "argosy.dev/generation": "g",
-                    },
-                },
-                "spec": {"selector": {}, "template": {}},
-            }, "argosy")  # fmt: skip
-        assert len((await here.observe()).replicas) == 1100
-        await here.close(is_final=False)
 
     go(test)

@@ -18,9 +18,10 @@ from hypothesis.stateful import (
 from argosy.store import runs
 from argosy.store.errors import FencedError
 from argosy.store.leases import acquire
-from argosy.store.run_claims import Booked, Declined, Sent
+from argosy.store.run_claims import Booked, Declined
 from argosy.store.run_ledger import Ledger, lease_name
 from argosy.store.schema import open_store
+from tests.store.running_postgresql import shared_postgresql
 
 ISLANDS = ("ann", "bob", "cid")
 SERIALS = itertools.count()
@@ -32,13 +33,19 @@ SETTINGS = runs.RoundSettings(lr=0.7, momentum=0.9, bits=4)
 islands = st.sampled_from(ISLANDS)
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    engine = open_store(tmp_path_factory.mktemp("runs") / "argosy.db")
-    engine.dispose()
-    sqlalchemy.event.listen(
-        engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF")
-    )
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def engine(request, tmp_path_factory):
+    if request.param == "postgresql":
+        running = shared_postgresql()
+        if running is None:
+            pytest.skip("PostgreSQL is not installed")
+        engine = open_store(running.fresh_url())
+    else:
+        engine = open_store(tmp_path_factory.mktemp("runs") / "argosy.db")
+        engine.dispose()
+        sqlalchemy.event.listen(
+            engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF")
+        )
     yield engine
     engine.dispose()
 
@@ -71,7 +78,7 @@ class Books(RuleBasedStateMachine):
         return Ledger(self.engine, self.run, lease.token)
 
     def sent(self, island, lease, **changes):
-        sent = Sent(
+        sent = runs.Sent(
             island=island,
             epoch=self.epochs[island],
             number=self.numbers[island] + 1,

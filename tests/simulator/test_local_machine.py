@@ -10,11 +10,10 @@ from argosy.perf.local import LocalCalibration, LocalCalibrations, Residuals
 from argosy.perf.step_time import StepTime
 from argosy.simulator.local import (
     Background,
-    as_if_always_shared,
     shares_a_machine,
     simulate_shared,
 )
-from argosy.simulator.scenario import Scenario, ScenarioError, scenario_of
+from argosy.simulator.scenario import Scenario, ScenarioError, scenario_of, slowed
 from argosy.simulator.traces.window import Trace, window_of
 
 SLOWDOWN = 1.5
@@ -62,7 +61,7 @@ def test_a_request_alone_takes_what_was_measured_of_an_idle_machine() -> None:
 
 def test_two_on_two_replicas_are_slower_by_the_slowdown() -> None:
     together = simulate_shared(_scenario(), _trace([0.0, 0.0])).results
-    always = simulate_shared(as_if_always_shared(_scenario()), _trace([0.0, 0.0])).results
+    always = simulate_shared(_always_shared(_scenario()), _trace([0.0, 0.0])).results
     np.testing.assert_allclose(together["end_s"], always["end_s"], rtol=1e-5)
     alone = simulate_shared(_scenario(), _trace([0.0])).results
     own_s = alone["ttft_s"][0] - MADE.overhead_s
@@ -142,3 +141,16 @@ def _trace(arrivals: list[float]) -> Trace:
         rows=len(arrivals),
     )
     return Trace(pieces=lambda: iter([window]), found="made", tenants=("default",))
+
+
+def _always_shared(scenario: Scenario) -> Scenario:
+    """The same fleet with every replica as slow as it is while all others work."""
+    groups = tuple(
+        replace(
+            group,
+            slowdown=1.0,
+            perf=replace(group.perf, step_time=slowed(group.perf.step_time, group.slowdown)),
+        )
+        for group in scenario.groups
+    )
+    return replace(scenario, groups=groups)

@@ -70,19 +70,23 @@ def test_status_for_machines_is_the_whole_status(fleet: FleetProcess):
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_status_watches_until_ctrl_c(fleet: FleetProcess, form: list[str]):
+    terminal, its_end = pty.openpty()  # a pipe would be told at the end alone
     with subprocess.Popen(
         [*ARGOSY, "status", "--watch", *form, "--state", fleet.state],
-        stdout=subprocess.PIPE,
+        stdout=its_end,
         stderr=subprocess.PIPE,
-        text=True,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "200", "LINES": "50"},
     ) as watching:
-        time.sleep(3.5)
+        os.close(its_end)
+        said, told = b"", b"\n" if form else f"{MODEL}-2".encode()
+        while said.count(told) < 2:  # again and again
+            said += os.read(terminal, 65536)
         watching.send_signal(signal.SIGINT)
-        out, err = watching.communicate(timeout=10)
-    assert (watching.returncode, err) == (0, "")
-    assert f"{MODEL}-2" in out
-    if form:
-        assert len(out.splitlines()) >= 2, "not once a second"
+        assert watching.stderr is not None
+        assert watching.stderr.read() == b""
+        assert watching.wait(timeout=10) == 0
+    os.close(terminal)
+    assert f"{MODEL}-2".encode() in said
 
 
 def test_chat_answers_one_question(fleet: FleetProcess):

@@ -21,12 +21,13 @@ from argosy.cli.train import (
     AsJson,
     Elsewhere,
     FleetOption,
+    SyncerHost,
     SyncerPort,
     Watched,
     checked_elsewhere,
     keep,
 )
-from argosy.cli.training_folder import RunFolder, RunFolderError, absolute, names_in
+from argosy.cli.training_folder import KeptRun, RunFolder, RunFolderError, absolute, names_in
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -133,7 +134,7 @@ def stop(
     state: StateDir,
     wait_s: Annotated[float, typer.Option("--wait", min=0, help="Seconds at most.")] = 60.0,
 ) -> None:
-    """Stop a run so that it can go on: islands hand in what they have trained, and leave.
+    """Stop a run so that it can go on: islands send the deltas they have, and leave.
 
     Examples:
         argosy runs stop two-islands
@@ -141,13 +142,12 @@ def stop(
         argosy runs stop two-islands --wait 0
 
     """
+    from argosy.cli.training_placing import end_left
     from argosy.store.runs import set_wanted
 
     folder = RunFolder(state, name)
     with open_state_store(state) as store:
-        record = _known(store, name)
-        if record.state == "finished":
-            refuse(f"run {name} is finished. Make a model of it: argosy runs export {name}")
+        _refuse_finished(_known(store, name))
         set_wanted(store, name, "stopped")
     until_s = now_s() + wait_s
     while folder.is_kept():
@@ -156,6 +156,8 @@ def stop(
                 refuse(f"run {name} was told to stop and has not yet; see argosy runs show {name}")
             break
         time.sleep(_POLL_S)
+    if not folder.is_kept():
+        end_left(folder)
     typer.echo(f"{name} is stopped. Go on: argosy runs resume {name}", err=True)
 
 
@@ -171,6 +173,7 @@ def resume(
     watch: Watched = None,
     as_json: AsJson = False,
     syncer_port: SyncerPort = None,
+    syncer_host: SyncerHost = None,
     fleet: FleetOption = None,
     elsewhere: Elsewhere = None,
 ) -> None:
@@ -182,14 +185,14 @@ def resume(
         argosy runs resume two-islands examples/two-islands.yaml
 
     """
-    from argosy.cli.training_checks import check_installed, check_started_here, open_data
+    from argosy.cli.training_checks import check_installed, checked_pools, open_data
+    from argosy.cli.training_placing import syncer_host as host_of
 
     folder = RunFolder(state, name)
     try:
         kept = folder.read()
         with open_state_store(state) as store:
-            if _known(store, name).state == "finished":
-                refuse(f"run {name} is finished. Make a model of it: argosy runs export {name}")
+            _refuse_finished(_known(store, name))
         if file is not None:
             kept = msgspec.structs.replace(kept, run=_changed(kept.run, read_run(file), file))
         away = checked_elsewhere(kept.run, elsewhere or [])
@@ -197,7 +200,10 @@ def resume(
         if syncer_port is not None:
             kept = msgspec.structs.replace(kept, syncer_port=syncer_port)
         check_installed(needs_torch=kept.inner == "torch")
-        check_started_here(kept.run, fleet=fleet)
+        pools = checked_pools(kept.run, fleet=fleet, known=kept.pools, elsewhere=away)
+        if syncer_host is not None or (pools and not kept.pools):
+            kept = msgspec.structs.replace(kept, syncer_host=host_of(pools, syncer_host))
+        kept = msgspec.structs.replace(kept, pools=pools)
         if kept.inner == "torch":
             open_data(kept.run)
         folder.lock()
@@ -234,10 +240,7 @@ def export(
     from argosy.cli.training_export import export_run
 
     folder = RunFolder(state, name)
-    try:
-        kept = folder.read()
-    except RunFolderError as error:
-        refuse(str(error))
+    kept = _kept(folder)
     with open_state_store(state) as store:
         done = export_run(folder, kept, store, out=out, dtype=dtype if is_gguf else None)
     typer.echo(
@@ -303,13 +306,15 @@ def forget(
         argosy runs forget two-islands --yes
 
     """
-    from argosy.store.forgetting import forget_run
+    from argosy.cli.training_placing import end_left
+    from argosy.store.runs import forget_run
 
     folder = RunFolder(state, name)
     if folder.is_kept():
         refuse(f"run {name} is being trained. Stop it first: argosy runs stop {name}")
     if not is_sure:
         typer.confirm(f"Delete run {name}, with its parameters and checkpoints?", abort=True)
+    end_left(folder)
     with open_state_store(state) as store:
         was_there = forget_run(store, name)
     was_there = folder.path.exists() or was_there
@@ -339,15 +344,25 @@ def _known(store: "Engine", name: str) -> "RunRecord":
         return refuse(f"{error}. List them: argosy runs list")
 
 
+def _refuse_finished(record: "RunRecord") -> None:
+    if record.state == "finished":
+        name = record.run
+        refuse(f"run {name} is finished. Make a model of it: argosy runs export {name}")
+
+
+def _kept(folder: RunFolder) -> KeptRun:
+    try:
+        return folder.read()
+    except RunFolderError as error:
+        return refuse(str(error))
+
+
 def _run_of(folder: RunFolder, record: "RunRecord") -> "Run":
     """As it is gone on with; of a run whose folder is elsewhere, as it was begun."""
     from argosy.fleet.load_runs import parse
 
     if folder.name in names_in(folder.state):
-        try:
-            return folder.read().run
-        except RunFolderError as error:
-            refuse(str(error))
+        return _kept(folder).run
     return parse(record.spec, source=f"run {record.run} in the store")
 
 

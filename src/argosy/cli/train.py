@@ -39,6 +39,15 @@ SyncerPort = Annotated[
         "--syncer-port", min=1, max=65535, help="Where the islands find the syncer; unset: free."
     ),
 ]
+SyncerHost = Annotated[
+    str | None,
+    typer.Option(
+        "--syncer-host",
+        metavar="ADDRESS",
+        help="Where it listens; unset: loopback, or with islands on pools where their cluster "
+        "reaches this host.",
+    ),
+]
 Elsewhere = Annotated[
     list[str] | None,
     typer.Option(
@@ -63,6 +72,7 @@ def train(
     watch: Watched = None,
     as_json: AsJson = False,
     syncer_port: SyncerPort = None,
+    syncer_host: SyncerHost = None,
     fleet: FleetOption = None,
     elsewhere: Elsewhere = None,
     is_dry: Annotated[
@@ -90,17 +100,30 @@ def train(
     from argosy.cli.training_checks import (
         check_disk,
         check_installed,
-        check_started_here,
+        checked_pools,
         is_prepared,
         open_data,
         parameters_in,
     )
+    from argosy.cli.training_placing import placement_of
+    from argosy.cli.training_placing import syncer_host as host_of
 
     run = _named(read_run(file), name)
     kind = _kind(inner)
     check_installed(needs_torch=kind == "torch")
-    check_started_here(run, fleet=fleet)
     run, away = absolute(run), checked_elsewhere(run, elsewhere or [])
+    pools = checked_pools(run, fleet=fleet, elsewhere=away)
+    host = host_of(pools, syncer_host)
+    kept = KeptRun(
+        run=run,
+        spec=msgspec.json.encode(run).decode(),
+        inner=kind,
+        step_s=step_s,
+        syncer_port=syncer_port or _free_port(host),
+        syncer_host=host,
+        elsewhere=away,
+        pools=pools,
+    )
     if kind == "torch":
         if run.data.recipe is not None and not is_prepared(run):
             _prepare(run)
@@ -109,18 +132,10 @@ def train(
         if is_estimated:
             from argosy.cli.training_estimate import tell_estimate
 
-            tell_estimate(run, dataset, elsewhere=away)
+            tell_estimate(run, dataset, elsewhere=(*away, *placement_of(kept).islands))
     if is_dry:
         return
     folder = RunFolder(state, run.run)
-    kept = KeptRun(
-        run=run,
-        spec=msgspec.json.encode(run).decode(),
-        inner=kind,
-        step_s=step_s,
-        syncer_port=syncer_port or free_port(),
-        elsewhere=away,
-    )
     _start(folder, kept)
     raise typer.Exit(keep(folder, watch=watch, as_json=as_json))
 
@@ -184,6 +199,14 @@ def checked_elsewhere(run: "Run", elsewhere: list[str]) -> tuple[str, ...]:
         if name not in names:
             refuse(f"--elsewhere {name} is no island of run {run.run}: {', '.join(names)}")
     return tuple(dict.fromkeys(elsewhere))
+
+
+def _free_port(host: str) -> int:
+    """Exits with 1 where that is no address of this host."""
+    try:
+        return free_port(host)
+    except OSError as error:
+        return refuse(f"the syncer cannot listen on {host}: {error.strerror}")
 
 
 def _named(run: "Run", name: str | None) -> "Run":

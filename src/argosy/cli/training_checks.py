@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import typer
 
-from argosy.cli.files import read_fleet
 from argosy.cli.running import refuse
+from argosy.cli.training_placing import ray_pools, used_pools
 from argosy.fleet.document import Path as At
-from argosy.fleet.launchers import RayLauncher
 from argosy.fleet.rules_runs import DataFacts, check_data, check_pools, parameters_of
 from argosy.fleet.runs import NewModel, PretrainedModel, Run
+from argosy.training.pools import PlacedPool
 
 if TYPE_CHECKING:
     from argosy.training.data.reader import Dataset
@@ -40,20 +41,24 @@ def check_installed(*, needs_torch: bool) -> None:
         )
 
 
-def check_started_here(run: Run, *, fleet: Path | None) -> None:
-    """Exits with 1 where an island is to run where this command starts nothing."""
-    pools = None
-    if fleet is not None:
-        asked = read_fleet(fleet)
-        pools = tuple(p.name for p in asked.pools if isinstance(p.launcher, RayLauncher))
-    _refuse_any(run.run, check_pools(run, pools))
-    elsewhere = [island for island in run.islands if island.pool is not None]
-    if elsewhere:
-        names = ", ".join(f"{island.name} (pool {island.pool})" for island in elsewhere)
-        refuse(
-            f"islands on Ray pools are not started by this command yet: {names}. Leave pool out, "
-            "and they run on this machine; or start one by hand there: docs/TRAIN.md, Elsewhere"
-        )
+def checked_pools(
+    run: Run,
+    *,
+    fleet: Path | None,
+    known: tuple[PlacedPool, ...] = (),
+    elsewhere: tuple[str, ...] = (),
+) -> tuple[PlacedPool, ...]:
+    """The pools that the run's islands are on: the fleet's, without one those that are `known`.
+
+    Exits with 1 where an island is to run where this command starts nothing.
+    """
+    pools = known if fleet is None else ray_pools(fleet)
+    names = None if fleet is None and not known else tuple(pool.name for pool in pools)
+    here = msgspec.structs.replace(
+        run, islands=tuple(one for one in run.islands if one.name not in elsewhere)
+    )
+    _refuse_any(run.run, check_pools(here, names))
+    return used_pools(run, pools, elsewhere=elsewhere)
 
 
 def open_data(run: Run) -> "Dataset":

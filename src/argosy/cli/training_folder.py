@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from argosy.fleet.runs import PretrainedModel, Run
+from argosy.training.pools import PlacedPool
 
 RUNS_FOLDER = "runs"  # in the state folder
 _KEPT = "run.json"
@@ -28,7 +29,9 @@ class KeptRun(msgspec.Struct, frozen=True, kw_only=True):
     inner: _RunInner = "torch"  # reference: numpy's, to try a run without torch or data
     step_s: float = 0.0  # of a reference island: each step takes at least so long
     syncer_port: int  # the same in all its lives: islands come back to it
+    syncer_host: str = "127.0.0.1"  # the same in all its lives, too
     elsewhere: tuple[str, ...] = ()  # islands that are started by hand, on other hosts
+    pools: tuple[PlacedPool, ...] = ()  # that its other islands are on
 
 
 class RunFolderError(Exception):
@@ -145,7 +148,8 @@ def _absolute(path: str) -> str:
     return path if "://" in path else str(Path(path).expanduser().absolute())
 
 
-def free_port() -> int:
-    """A port of the loopback that is free now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port of that address of ours that is free now. Raises OSError where it is none."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listener:
         return int(listener.getsockname()[1])

@@ -1,22 +1,20 @@
 """One island of a run as a process of its supervisor: made from the run's folder, tied to it.
 
-Exits with 0 when the run is over or it was told to leave, with `REFUSED` where starting it again is
-no use, and with 1 for all else. What it tells goes to its log; that it has joined, to the
-supervisor, as the line that a listening process prints.
+Its exit status and what it tells to whom: see `argosy.training.island.launched`.
 """
 
 import argparse
-import contextlib
-import io
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from argosy.cli.training_folder import KeptRun, RunFolder
-from argosy.cli.training_supervisor import REFUSED
 from argosy.cli.training_tie import tie_to_parent
+
+if TYPE_CHECKING:
+    from argosy.training.island.process import IslandSpec
 
 
 def main() -> int:
@@ -27,58 +25,40 @@ def main() -> int:
     parser.add_argument("--island", required=True)
     asked = parser.parse_args()
     tie_to_parent()
+    from argosy.training.island.launched import train
+
     folder = RunFolder(asked.state, asked.run)
-    return _train(folder, folder.read(), asked.island)
+    return train(write_spec(folder, folder.read(), asked.island))
 
 
 def write_spec(folder: RunFolder, kept: KeptRun, island: str) -> Path:
     """What `python -m argosy.training.island` takes; elsewhere its paths are to be changed."""
+    path = folder.path / f"island-{island}.json"
+    spec = msgspec.json.encode(spec_of(folder, kept, island))
+    path.write_bytes(msgspec.json.format(spec, indent=1))
+    return path
+
+
+def spec_of(folder: RunFolder, kept: KeptRun, island: str) -> "IslandSpec":
+    """With paths of this host."""
     from argosy.training.credentials import folder_of
     from argosy.training.island.process import IslandSpec
 
-    spec = IslandSpec(
+    host = kept.syncer_host
+    asked = next(one for one in kept.run.islands if one.name == island)
+    chips = {pool.name: pool.chip for pool in kept.pools}
+    return IslandSpec(
         run=kept.run,
         island=island,
-        url=f"https://127.0.0.1:{kept.syncer_port}",
+        url=f"https://{f'[{host}]' if ':' in host else host}:{kept.syncer_port}",
         credentials=str(folder_of(folder.credentials, "island", island)),
         folder=str(folder.island(island)),
         inner=kept.inner,
         step_s=kept.step_s,
         tells_steps=False,
+        chip=None if asked.device == "cpu" else chips.get(asked.pool or ""),
+        peer_host="127.0.0.1" if island in kept.elsewhere else host,
     )
-    path = folder.path / f"island-{island}.json"
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(spec), indent=1))
-    return path
-
-
-def _train(folder: RunFolder, kept: KeptRun, island: str) -> int:
-    from argosy.training.data.manifest import DatasetError
-    from argosy.training.island import process
-
-    path = write_spec(folder, kept, island)
-    with contextlib.redirect_stdout(_Told(sys.stdout)):
-        try:
-            return process.main([str(path)])
-        except (DatasetError, ImportError) as error:
-            sys.stderr.write(f"{island}: {error}\n")
-            return REFUSED
-
-
-class _Told(io.TextIOBase):
-    """Where the island's events go."""
-
-    def __init__(self, supervisor: TextIO) -> None:
-        self._supervisor = supervisor
-        self._joined = '{"url": "joined"}\n'  # it listens nowhere; what counts is that it is up
-
-    def write(self, text: str) -> int:
-        if self._joined and '"event":"joined"' in text:
-            self._supervisor.write(self._joined)
-            self._supervisor.flush()
-            self._joined = ""
-        with contextlib.suppress(OSError):  # a full disk: what the log lacks stops nobody
-            sys.stderr.write(text)
-        return len(text)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def islands_table(picture: Picture, children: "Sequence[ChildState]" = ()) -> "T
     table = Table(box=None, pad_edge=False)
     table.add_column("ISLAND")
     table.add_column("STATE")
-    columns = ["TOKENS/S", "TOKENS", "LOSS", "WAITED", "UP", "DOWN", "LIVES"]
+    columns = ["TOKENS/S", "MFU", "TOKENS", "LOSS", "WAITED", "UP", "DOWN", "LIVES"]
     is_billed = any(one.usd_per_million_tokens is not None for one in picture.islands)
     is_metered = any(one.joules_per_million_tokens is not None for one in picture.islands)
     columns += [*(["USD/MTOK"] if is_billed else []), *(["KJ/MTOK"] if is_metered else [])]
@@ -166,6 +166,7 @@ def _figures(picture: Picture) -> str:
 def _cells(one: IslandPicture) -> list[str]:
     return [
         "-" if one.tokens_per_s is None else f"{one.tokens_per_s:,.0f}",
+        "-" if one.mfu is None else f"{one.mfu:.1%}",
         f"{one.tokens_done:,}",
         number(one.loss),
         "-" if one.waited_share is None else f"{one.waited_share:.1%}",

@@ -39,8 +39,9 @@ class IslandPicture(msgspec.Struct, frozen=True, kw_only=True):
     bytes_up: int
     bytes_down: int
     silent_s: float | None  # since it was last heard
-    usd_per_million_tokens: float | None = None  # at its speed now, of the file's price
-    joules_per_million_tokens: float | None = None  # likewise, of its power_w
+    mfu: float | None = None  # of its last lease, waiting included; None: no peak is known
+    usd_per_million_tokens: float | None = None  # likewise; else of the file's price and its speed
+    joules_per_million_tokens: float | None = None  # likewise, of measured watts or its power_w
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,8 +200,11 @@ def _island(
     speed = record.steps_per_s if record.state == "live" else None
     pace = None if speed is None else speed * run.batch_blocks * run.context_tokens
     told = next((one for one in run.islands if one.name == name), None)
-    price = None if told is None else told.price_usd_per_hour
-    power_w = None if told is None else told.power_w
+    usd, joules = record.cost_usd_per_million_tokens, record.energy_j_per_million_tokens
+    if told is not None and usd is None and told.price_usd_per_hour is not None:
+        usd = _per_million(told.price_usd_per_hour / 3600, pace)
+    if told is not None and joules is None:
+        joules = _per_million(told.power_w, pace)
     return IslandPicture(
         island=name,
         state=record.state,
@@ -212,8 +216,9 @@ def _island(
         bytes_up=record.bytes_in,
         bytes_down=record.bytes_out,
         silent_s=max(0.0, now_s - record.beat_at_s),
-        usd_per_million_tokens=None if price is None else _per_million(price / 3600, pace),
-        joules_per_million_tokens=_per_million(power_w, pace),
+        mfu=record.mfu,
+        usd_per_million_tokens=usd,
+        joules_per_million_tokens=joules,
     )
 
 

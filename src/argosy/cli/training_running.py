@@ -7,7 +7,7 @@ Owns what is started with which command line, and how the end is told. The proce
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,11 +18,21 @@ from argosy.cli.state import now_s
 from argosy.cli.training_folder import KeptRun, RunFolder
 from argosy.cli.training_page import duration, json_line, number, page, plain_line, rate
 from argosy.cli.training_picture import Picture, picture
+from argosy.cli.training_placing import (
+    begin_placing,
+    clusters_of,
+    end_placed,
+    placement_of,
+    places_of,
+)
+from argosy.cli.training_renewing import keep_renewed
 from argosy.cli.training_supervisor import Child, ChildState, End, Supervisor
 from argosy.fleet.messages import Command
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+
+    from argosy.cli.training_places import Place
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _REFRESH_S = 1.0
@@ -42,13 +52,16 @@ def keep_running(folder: RunFolder, kept: KeptRun, engine: "Engine", watch: Watc
     return asyncio.run(_keep(folder, kept, engine, watch))
 
 
-def children_of(folder: RunFolder, kept: KeptRun) -> tuple[Child, list[Child]]:
-    """The syncer and the islands of this machine as processes."""
+def children_of(
+    folder: RunFolder, kept: KeptRun, places: "Mapping[str, Place]"
+) -> tuple[Child, list[Child]]:
+    """The syncer and the islands: processes of this machine, but those that have a place."""
     where = ("--state", str(folder.state), "--run", folder.name)
     syncer = Child(name="syncer", command=_command("training_syncer", *where, on=1))
     islands = [
         Child(
             name=f"{_ISLAND}{island.name}",
+            place=places.get(island.name),
             command=_command("training_island", *where, "--island", island.name, on=island.threads),
         )
         for island in kept.run.islands
@@ -69,22 +82,45 @@ def threads_env(threads: int | None) -> dict[str, str]:
 
 
 async def _keep(folder: RunFolder, kept: KeptRun, engine: "Engine", watch: Watch) -> End:
+    placement = placement_of(kept)
+    await begin_placing(folder, placement)
+    if not placement.islands:
+        return await _keep_children(folder, kept, {}, engine, watch)
+    clusters = clusters_of(folder, placement)
+    env = {island.name: threads_env(island.threads) for island in kept.run.islands}
+    try:
+        places = places_of(folder, kept, clusters, env)
+        return await _keep_children(folder, kept, places, engine, watch)
+    finally:
+        await end_placed(folder, clusters)
+        await clusters.close()
+
+
+async def _keep_children(
+    folder: RunFolder,
+    kept: KeptRun,
+    places: "Mapping[str, Place]",
+    engine: "Engine",
+    watch: Watch,
+) -> End:
     from argosy.store.runs import set_wanted
 
     stopping = Stopping()
-    syncer, islands = children_of(folder, kept)
+    syncer, islands = children_of(folder, kept, places)
     supervisor = Supervisor(syncer, islands, folder=folder.path, say=_say)
     running = asyncio.create_task(supervisor.run())
     watcher = asyncio.create_task(_watch(engine, kept, supervisor, watch))
+    renewing = asyncio.create_task(keep_renewed(folder, kept, _say))
     try:
         if await stopping.or_stopped(running):
-            _say("stopping: islands finish their lease and send it (Ctrl-C again: at once)")
+            _say("stopping: islands leave at their next step (Ctrl-C again: at once)")
             await asyncio.to_thread(set_wanted, engine, kept.run.run, "stopped")
             supervisor.stop.set()
             if await _hurried(stopping, running):
                 await supervisor.kill()
         end = await running
     finally:
+        renewing.cancel()
         watcher.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watcher
@@ -159,7 +195,7 @@ def _say_end(end: End, kept: KeptRun, seen: Picture) -> None:
         case "finished":
             _say(f"finished. Make a model of it: argosy runs export {name} --out DIR --gguf")
         case "stopped":
-            _say(f"stopped; nothing is lost. Go on: argosy runs resume {name}")
+            _say(f"stopped; what was counted is kept. Go on: argosy runs resume {name}")
         case "refused" | "gave_up":
             _say(f"cannot go on as it is; nothing is lost. Then: argosy runs resume {name}")
 

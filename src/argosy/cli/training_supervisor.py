@@ -7,26 +7,17 @@ one finds them on record should one be held up, and goes on.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from argosy.cli.training_places import Here, Life, Place
 from argosy.fleet.messages import Command
-from argosy.launchers.local import (
-    LocalProcess,
-    ReplicaEndedError,
-    how_it_ended,
-    start_process,
-    write_record,
-)
-from argosy.launchers.port import LaunchError
-from argosy.launchers.streams import Log
-
-# A child's exit codes beside 0: what it was asked cannot be done, and will not be the next time.
-REFUSED = 3
+from argosy.launchers.local import how_it_ended
+from argosy.launchers.port import LaunchError, NoCapacityError, PoolUnseenError
+from argosy.training.island.launched import REFUSED as REFUSED  # a child's exit code
 
 _SYNCER_START_S = 60.0
 _ISLAND_GRACE_S = 120.0  # to finish its lease, send it, and leave
@@ -48,7 +39,8 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
     """One process that is to live as long as the run."""
 
     name: str  # as the run calls it, and its log
-    command: Command
+    command: Command | None = None  # of a process of this host
+    place: Place | None = None  # where it is started instead
 
 
 class ChildState(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,10 +67,13 @@ class Keeper:
         self.state = ChildState(name=child.name, state="starting", pid=None, starts=0, reason="")
         self.listening: asyncio.Event = asyncio.Event()
         self._child = child
-        self._folder = folder
+        self._place = _place_of(child, folder)
         self._say = say
         self._rule = restarts or Restarts()
-        self._process: LocalProcess | None = None
+        self._process: Life | None = None
+        self._began_s = 0.0  # this life, or the last
+        self._tail = ""  # of the last life
+        self._waits_for = ""  # a place that has no room for it; "": it does not wait
         self._stopping = asyncio.Event()
         self._has_listened = False  # in this life; an island: has joined
 
@@ -86,17 +81,16 @@ class Keeper:
         """Until it ends in order, is stopped, or given up; never raises for what the child does."""
         deaths = 0
         while True:
-            began_s = _now_s()
             how = await self._live()
             if self._stopping.is_set():
                 return self._end("stopped")
             if how == how_it_ended(0):
                 return self._end("finished")
-            tail = Log(self._folder / "logs" / f"{self._child.name}.log").tail()
+            tail = self._tail
             if how == how_it_ended(REFUSED):
                 self._say(f"{self._child.name} cannot go on, {tail}")
                 return self._end("refused", tail)
-            is_good = self._has_listened and _now_s() - began_s >= self._rule.good_s
+            is_good = self._has_listened and _now_s() - self._began_s >= self._rule.good_s
             deaths = 1 if is_good else deaths + 1
             if deaths >= self._rule.deaths_max:
                 told = f"{self._child.name} {how}, {deaths} times in a row: given up"
@@ -117,13 +111,14 @@ class Keeper:
         self._has_listened = False
         self._is(state="starting", starts=self.state.starts + 1)
         try:
-            process = await start_process(self._folder, self._child.name, self._child.command)
+            process = await self._start()
         except (LaunchError, OSError) as error:
+            self._tail = ""
             return f"could not be started: {error}"
+        if process is None:
+            return "was not started"
         self._process = process
-        if process.pid is not None:
-            with contextlib.suppress(OSError):  # it is on record already, by another word
-                write_record(self._folder, self._child.name, process.pid, kind="process")
+        self._began_s, self._waits_for = _now_s(), ""
         self._is(state="running", pid=process.pid)
         if self._stopping.is_set():  # while it was being started
             await process.stop(grace_s=0.0)
@@ -132,26 +127,46 @@ class Keeper:
             return await process.ended()
         finally:
             listening.cancel()
+            self._tail = process.tail
             self._process = None
             self.listening.clear()
             self._is(pid=None)
 
-    async def _hear(self, process: LocalProcess) -> None:
-        try:
-            await process.listening()
-        except ReplicaEndedError:
-            return
-        self._has_listened = True
-        self.listening.set()
+    async def _start(self) -> Life | None:
+        """Once there is room for it, which is no death however long it takes; None: stopped."""
+        pause_s = self._rule.pause_s
+        while True:
+            try:
+                return await self._place.start()
+            except (NoCapacityError, PoolUnseenError) as error:
+                self._is(state="waiting", reason=str(error))
+                if str(error) != self._waits_for:
+                    self._waits_for = str(error)
+                    self._say(f"{self._child.name} waits for a place: {error}")
+            if await self._stops_within(pause_s):
+                return None
+            pause_s = min(pause_s * 2, self._rule.pause_s_max)
+
+    async def _hear(self, process: Life) -> None:
+        if await process.joined():
+            self._has_listened = True
+            self._is(pid=process.pid)
+            self.listening.set()
+            if process.node is not None:
+                self._say(f"{self._child.name} trains on {process.node}")
 
     async def _pause(self, deaths: int, how: str, tail: str) -> None:
         pause_s = min(self._rule.pause_s * 2 ** (deaths - 1), self._rule.pause_s_max)
         self._is(state="waiting", reason=how)
-        words = "" if "SIGKILL" in how else f", {tail}"
+        words = "" if "SIGKILL" in how or not tail else f", {tail}"
         self._say(f"{self._child.name} {how}; started again in {pause_s:g} s{words}")
+        await self._stops_within(pause_s)
+
+    async def _stops_within(self, seconds: float) -> bool:
         stopped = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait((stopped,), timeout=pause_s)
+        await asyncio.wait((stopped,), timeout=seconds)
         stopped.cancel()
+        return self._stopping.is_set()
 
     def _end(self, end: End, reason: str = "") -> End:
         self._is(state=end, reason=reason or self.state.reason)
@@ -235,6 +250,13 @@ class Supervisor:
         if not islands or all(end in ("refused", "gave_up") for end in islands):
             return "gave_up"
         return "finished" if "finished" in islands else "stopped"
+
+
+def _place_of(child: Child, folder: Path) -> Place:
+    if child.place is not None:
+        return child.place
+    assert child.command is not None, "it is started somewhere"
+    return Here(folder, child.name, child.command)
 
 
 def _now_s() -> float:

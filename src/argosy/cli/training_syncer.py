@@ -29,6 +29,7 @@ def main() -> int:
         store=str(folder.state / STORE_FILE),
         folder=str(folder.syncer),
         credentials=str(folder_of(folder.credentials, "syncer")),
+        host=kept.syncer_host,
         port=kept.syncer_port,
     )
     path = folder.path / "syncer.json"

@@ -39,7 +39,7 @@ _NAME = re.compile(r"[\w-]{1,60}")
 _DAY_FIELDS = ("from", "until", "by")  # which hold days as one writes them, without quotes
 
 
-def read(text: str, *, fields: Iterable[str], noun: str = "fleet") -> tuple[Value, "Document"]:
+def read(text: str, *, fields: Iterable[str], noun: str) -> tuple[Value, "Document"]:
     """The values of a YAML text and where they stand; `fields` are told where it holds none.
 
     `noun` is what the text should describe. Text that is not worth reading on is `UNREADABLE`,
@@ -64,7 +64,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 class Document:
     """Where each value of the file stands, and what is wrong with it so far."""
 
-    def __init__(self, noun: str = "fleet") -> None:
+    def __init__(self, noun: str) -> None:
         self.noun = noun
         self.lines: dict[Path, int] = {}
         self.raws: dict[Path, str] = {}  # unquoted scalars as they were written

@@ -229,7 +229,7 @@ class Dispatch:
             self.happened(exchange, "fell_back", text)
             exchange.fall_back()
             return None
-        placed = self._choose(router, exchange, exchange.tried, now_s)
+        placed = self._choose(router, exchange, exchange.tries.replicas, now_s)
         if isinstance(placed, NoRoute):
             if router.lacks_quota:
                 self._wait_for_quota(exchange, placed, now_s)
@@ -274,7 +274,9 @@ class Dispatch:
 
     def has_untried(self, exchange: Exchange) -> bool:
         """True when a replica of its model is ready that has not failed it."""
-        return self._routers[exchange.model or ""].has_trusted(self.now_s(), but=exchange.tried)
+        return self._routers[exchange.model or ""].has_trusted(
+            self.now_s(), but=exchange.tries.replicas
+        )
 
     def route_later(self, exchange: Exchange, delay_s: float) -> None:
         """Route it again: after `delay_s` and a little more, so that many do not come at once."""
@@ -363,7 +365,7 @@ class Dispatch:
         if exchange.placed is None:
             return None
         now_s, first = self.now_s(), exchange.placed.live
-        router, tried = self._routers[first.model], exchange.tried | {first.name}
+        router, tried = self._routers[first.model], exchange.tries.replicas | {first.name}
         if not router.has_trusted(now_s, but=tried) or not self._hedges.take():
             return None
         placed = self._choose(router, exchange, tried, now_s)

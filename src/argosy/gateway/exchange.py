@@ -21,17 +21,16 @@ from argosy.gateway.exchange_port import Client, Floor
 from argosy.gateway.explain import failure_words
 from argosy.gateway.hedge import Contender, Race
 from argosy.gateway.http import (
-    LAST_CHUNK,
     Request,
     answer_response,
-    chunk,
     retry_after,
-    stream_head,
+    stream_beginning,
+    stream_end,
+    stream_part,
     whole_response,
 )
 from argosy.gateway.replicas import LiveReplica
 from argosy.gateway.router import Placed, Prompt
-from argosy.gateway.surfaces.chat_upstream import UNREADABLE
 from argosy.gateway.surfaces.port import (
     Answer,
     Ask,
@@ -41,7 +40,8 @@ from argosy.gateway.surfaces.port import (
     RefusedError,
     Surface,
 )
-from argosy.gateway.surfaces.prepare import last_event, prepare_rest
+from argosy.gateway.surfaces.prepare import rest_of
+from argosy.gateway.tries import Tries
 from argosy.gateway.upstream_body import body_for
 from argosy.observability.metrics import Series
 from argosy.policies.failover import (
@@ -57,7 +57,6 @@ from argosy.policies.failover import (
 )
 
 _NO_METER = Meter()  # of a request that no replica was asked
-_MOVES_MAX = 2
 
 
 class Exchange:
@@ -77,15 +76,9 @@ class Exchange:
     body_bytes = 0  # as it came; set by the gateway when it admits
     ticket: Ticket | None = None  # what it holds of budgets and slots; kept by the admission
     ttft_s: float | None = None
-    tried: frozenset[str] = frozenset()  # replicas, by name
     _ask: Ask | None = None
     _attempt: Attempt | None = None
     _answer: Answer | None = None  # of the latest attempt; a continuation keeps it
-    _attempts = 0
-    _failures = 0  # of attempts on this model
-    _failed_s = 0.0  # when the first of them failed
-    _forgives = False  # an attempt was given up for an event that could not be read: once is enough
-    _moves = 0  # attempts given up because the replica was suspect
     _fallback: tuple[str, ...] = ()
     _is_paused = False  # the client reads slowly: its replica cannot be blamed for silence
     _rival: Contender | None = None  # the second attempt of a race that is not decided
@@ -101,6 +94,7 @@ class Exchange:
     ) -> None:
         self.request = request
         self.key = request.key
+        self.tries = Tries()
         self._floor = floor
         self._client = client
         self._surface, self._dialect = spoken
@@ -157,15 +151,14 @@ class Exchange:
         A move is no failure: a replica that is merely slow may miss a probe. But it gives up its
         place, so it is moved a few times at most.
         """
-        if self._attempt is None or self.has_begun or self.is_over or self._moves >= _MOVES_MAX:
+        if self._attempt is None or self.has_begun or self.is_over or not self.tries.may_move():
             return
-        self._moves += 1
         self._end_race()
         self._attempt.close(is_whole=False)
         if self.replica is not None:
             self._floor.attempt_failed(self.replica, "suspect", is_its_fault=False)
         name = self.replica.name if self.replica else "its replica"
-        text = f"attempt {self._attempts} had no byte yet from {name}, which is in doubt"
+        text = f"attempt {self.tries.attempts} had no byte yet from {name}, which is in doubt"
         self._floor.happened(self, "moved", text)
         self._again(0.0)
 
@@ -216,14 +209,13 @@ class Exchange:
     def stream(self, data: bytes, now_s: float) -> None:
         """Bytes of a stream, the head before the first."""
         self.deadline_s = now_s + self._floor.settings.stall_timeout_s
-        self._client.write(self._framed(data) if self.has_begun else self._begun(data))
+        framed = stream_part(data, self.request) if self.has_begun else self._begun(data)
+        self._client.write(framed)
 
     def _begun(self, data: bytes) -> bytes:
         self.has_begun = True
-        if self.request.is_http_10:
-            self.request.keep_alive = False  # its end is the connection's
         name = self.replica.name if self.replica else ""
-        return stream_head(self.request, replica=name) + self._framed(data)
+        return stream_beginning(data, self.request, replica=name)
 
     def replica_lost(self) -> None:
         """Its connection failed: others should try elsewhere first, until it is probed."""
@@ -246,8 +238,8 @@ class Exchange:
 
     def end_stream(self, data: bytes) -> None:
         """The stream has ended as it should, with these bytes."""
-        data = self._framed(data) if self.has_begun else self._begun(data)
-        self._client.write(data if self.request.is_http_10 else data + LAST_CHUNK)
+        framed = stream_part(data, self.request) if self.has_begun else self._begun(data)
+        self._client.write(framed + stream_end(self.request))
         self._settle("finished", status=200, reason="")
 
     def finish_whole(self, body: bytes) -> None:
@@ -263,7 +255,7 @@ class Exchange:
         if self.is_over:
             return
         kind = failure_of(refusal.kind, refusal.code)
-        self._forgives |= refusal.code == UNREADABLE
+        self.tries.read(refusal)
         if self.replica is not None:
             at_fault = kind in FAULTS
             if refusal.kind == "rate_limited" and refusal.retry_after_s is not None:
@@ -273,11 +265,7 @@ class Exchange:
             self._note_failure(kind, refusal, None)
             self._break(refusal)
             return
-        if not self._failures:
-            self._failed_s = self._floor.now_s()
-        self._failures += 1
-        if self.replica is not None:
-            self.tried |= {self.replica.name}
+        self.tries.failed(self.replica.name if self.replica else None, self._floor.now_s())
         self._go_elsewhere(kind, refusal)
 
     def _go_elsewhere(self, kind: FailureKind, refusal: Refusal) -> None:
@@ -295,21 +283,21 @@ class Exchange:
                 self.fall_back()
             case GiveUp():
                 self._attempt = None
-                self.refuse(self._final(refusal))
+                name = self.replica.name if self.replica else "none"
+                self.refuse(self.tries.in_the_end(refusal, name))
 
     def _note_failure(
         self, kind: FailureKind, refusal: Refusal, then: Again | FallBack | GiveUp | None
     ) -> None:
         name, said = self.replica.name if self.replica else "none", refusal.message
-        text = failure_words(self._attempts, name, kind=kind, message=said, then=then)
+        text = failure_words(self.tries.attempts, name, kind=kind, message=said, then=then)
         self._floor.happened(self, "failed", text)
 
     def fall_back(self) -> None:
         """Let the next model answer."""
         self.model, *rest = self._fallback
         self._fallback = tuple(rest)
-        self.tried = frozenset()
-        self._failures = 0
+        self.tries.begin_anew()
         self.deadline_s = float("inf")
         self._floor.released(self)
         if self._ask is not None and self._floor.move(self, self._ask, self.model):
@@ -343,11 +331,11 @@ class Exchange:
         self._attempt, self._answer = attempt, attempt.answer
         attempt.call.begin()
         if self._floor.settings.hedge_after_s is not None and not self.has_begun:
-            self._floor.hedge_later(self, self._attempts)
+            self._floor.hedge_later(self, self.tries.attempts)
 
     def _attempt_on(self, replica: LiveReplica, ask: Ask) -> Attempt | None:
         """Made, not begun; None where nothing is left to ask for. Raises `RefusedError`."""
-        self._attempts += 1
+        self.tries.attempts += 1
         asked = ask.model
         if ask.model != replica.model:
             ask = msgspec.structs.replace(ask, model=replica.model)
@@ -358,7 +346,7 @@ class Exchange:
                 return None
             prepared = rest
         served = self._floor.catalog[replica.model]
-        prepared.answer.forgives = self._forgives or not served.continues
+        prepared.answer.forgives = self.tries.forgives or not served.continues
         attempt = Attempt(self, replica.engine, prepared.answer, is_stream=prepared.stream,
                            to_stream=ask.stream, now_s=self._floor.now_s)  # fmt: skip
         limit_tokens = self.ticket.limit_tokens if self.ticket is not None else None
@@ -372,7 +360,7 @@ class Exchange:
     def hedge(self, attempts: int) -> None:
         """Still no token: ask a second replica as well; who speaks first answers."""
         is_silent = self._attempt is not None and not self.has_begun and not self.is_over
-        if not is_silent or attempts != self._attempts or self._ask is None:
+        if not is_silent or attempts != self.tries.attempts or self._ask is None:
             return
         first, second = self.placed, self._floor.hedge(self)
         if first is None or second is None or self._attempt is None:
@@ -402,7 +390,7 @@ class Exchange:
         loser.attempt.close(is_whole=False)
         self._floor.release(loser.placed)
         if refusal is not None:
-            self.tried |= {loser.placed.live.name}
+            self.tries.leave(loser.placed.live.name)
             is_its_fault = failure_of(refusal.kind, refusal.code) in FAULTS
             self._floor.attempt_failed(loser.placed.live, refusal.kind, is_its_fault=is_its_fault)
 
@@ -414,16 +402,14 @@ class Exchange:
 
     def _rest(self, prepared: Prepared, answer: Answer, replica: LiveReplica) -> Prepared | None:
         """The attempt that goes on from what was said; None when it ends here, well or not."""
-        rest = prepare_rest(prepared, replica.abilities, answer=answer)
-        if rest is None:
-            message = f"{replica.name} cannot go on from where the answer was cut."
-            self.refuse(Refusal(kind="upstream_failed", message=message))
-            return None
-        last = last_event(prepared, answer=answer)
-        answer.resume()
-        if last is None:
-            return rest
-        self.end_stream(answer.event(last) + answer.end())
+        match rest_of(prepared, replica.abilities, answer=answer):
+            case Prepared() as rest:
+                return rest
+            case bytes() as end:
+                self.end_stream(end)
+            case None:
+                message = f"{replica.name} cannot go on from where the answer was cut."
+                self.refuse(Refusal(kind="upstream_failed", message=message))
         return None
 
     def _may_go_on(self) -> bool:
@@ -435,28 +421,20 @@ class Exchange:
 
     def _failover_view(self) -> FailoverView:
         return FailoverView(
-            attempts=self._failures,
+            attempts=self.tries.failures,
             attempts_max=self._floor.settings.attempts_max,
             has_untried=self._floor.has_untried(self),
             has_fallback=self.next_model is not None,
             has_begun=self.has_begun,
             may_retry=self._floor.retries(self).has_some,
-            waited_s=self._floor.now_s() - self._failed_s,
+            waited_s=self._floor.now_s() - self.tries.failed_s,
             wait_s_max=self._floor.settings.replica_wait_s,
         )
 
     def _again(self, delay_s: float) -> None:
         self._attempt = None
-        if self.replica is not None:
-            self.tried |= {self.replica.name}
+        self.tries.leave(self.replica.name if self.replica else None)
         self._floor.route_later(self, delay_s)
-
-    def _final(self, refusal: Refusal) -> Refusal:
-        if self._attempts == 1:
-            return refusal
-        name = self.replica.name if self.replica else "none"
-        tries = f" ({self._attempts} attempts, the last on {name})"
-        return msgspec.structs.replace(refusal, message=refusal.message + tries)
 
     def _break(self, refusal: Refusal) -> None:
         """End a stream that has begun with the API's error event, never as a success.
@@ -466,13 +444,9 @@ class Exchange:
         if self._answer is None:
             self.request.keep_alive = False  # its body cannot be ended
         else:
-            self._client.write(self._framed(self._answer.error(refusal)))
-            if not self.request.is_http_10:
-                self._client.write(LAST_CHUNK)
+            event = stream_part(self._answer.error(refusal), self.request)
+            self._client.write(event + stream_end(self.request))
         self._settle("failed", status=200, reason=refusal.message)
-
-    def _framed(self, data: bytes) -> bytes:
-        return data if self.request.is_http_10 or not data else chunk(data)
 
     def _settle(self, outcome: Outcome, *, status: int, reason: str) -> None:
         if self.is_over:
@@ -501,7 +475,7 @@ class Exchange:
             outcome=outcome,
             status=status,
             reason=reason[:500],
-            attempts=self._attempts,
+            attempts=self.tries.attempts,
             tokens_in=meter.tokens_in,
             tokens_cached=meter.tokens_cached,
             tokens_out=meter.tokens_out,

@@ -15,7 +15,7 @@ _REASONS = {
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-LAST_CHUNK = b"0\r\n\r\n"
+_LAST_CHUNK = b"0\r\n\r\n"
 
 
 class Request(msgspec.Struct, kw_only=True):
@@ -75,11 +75,23 @@ def answer_response(body: bytes, *, request: Request, replica: str) -> bytes:
     return head.encode("latin-1") + body
 
 
-def stream_head(request: Request, *, replica: str) -> bytes:
-    """The head of a stream of events: chunked, or to the connection's end for HTTP/1.0."""
-    framing = () if request.is_http_10 else (("transfer-encoding", "chunked"),)
+def stream_beginning(data: bytes, request: Request, *, replica: str) -> bytes:
+    """The head of a stream of events, and its first ones: chunked, or to the connection's end."""
+    framing = (("transfer-encoding", "chunked"),)
+    if request.is_http_10:
+        framing, request.keep_alive = (), False
     extra = (*framing, ("cache-control", "no-cache"), ("argosy-replica", replica))
-    return _head(200, EVENT_STREAM, request, extra)
+    return _head(200, EVENT_STREAM, request, extra) + stream_part(data, request)
+
+
+def stream_part(data: bytes, request: Request) -> bytes:
+    """More events of it."""
+    return data if request.is_http_10 or not data else b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def stream_end(request: Request) -> bytes:
+    """What ends it; nothing where the connection's end does."""
+    return b"" if request.is_http_10 else _LAST_CHUNK
 
 
 def _head(
@@ -96,8 +108,3 @@ def _head(
     elif request.is_http_10:
         lines.append("connection: keep-alive")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
-
-def chunk(data: bytes) -> bytes:
-    """One chunk of a chunked body."""
-    return b"%x\r\n%b\r\n" % (len(data), data)

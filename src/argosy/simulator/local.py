@@ -21,7 +21,7 @@ from argosy.simulator.engine import next_event_s, set_speed
 from argosy.simulator.engine.heap import reschedule
 from argosy.simulator.engine.kernels import kernel
 from argosy.simulator.engine.state import DUE, STEPPING, State
-from argosy.simulator.scenario import Scenario, slowed
+from argosy.simulator.scenario import Scenario
 from argosy.simulator.serving import Ran, Run
 from argosy.simulator.traces.window import Trace, Window, part
 
@@ -152,18 +152,3 @@ def _slow_down(state: State, replica: int, slowness: float, at_s: float) -> None
         it.end_s = at_s + (it.end_s - at_s) * slowness / before
         it.step_s = it.end_s - it.start_s
         reschedule(state, replica)
-
-
-def as_if_always_shared(scenario: Scenario) -> Scenario:
-    """The same fleet with every replica as slow as it is while all others work."""
-    groups = tuple(
-        msgspec.structs.replace(
-            group,
-            slowdown=1.0,
-            perf=msgspec.structs.replace(
-                group.perf, step_time=slowed(group.perf.step_time, group.slowdown)
-            ),
-        )
-        for group in scenario.groups
-    )
-    return msgspec.structs.replace(scenario, groups=groups)

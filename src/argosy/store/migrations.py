@@ -114,6 +114,14 @@ def _create_runs(connection: Connection) -> None:
     _execute(connection, statements)
 
 
+def _add_figures(connection: Connection) -> None:
+    names = ("mfu", "energy_j_per_million_tokens", "cost_usd_per_million_tokens")
+    _execute(
+        connection,
+        [f"ALTER TABLE run_islands ADD COLUMN {name} DOUBLE PRECISION" for name in names],
+    )
+
+
 def _execute(connection: Connection, statements: Iterable[str]) -> None:
     is_postgresql = connection.dialect.name == "postgresql"
     for statement in statements:
@@ -127,4 +135,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _create_batches,
     _create_control,
     _create_runs,
+    _add_figures,
 )

@@ -9,24 +9,16 @@ from typing import Literal
 import msgspec
 
 from argosy.fleet.messages import Message
-from argosy.store.runs import ContributionRecord, IslandRecord, LeaseRecord, RunRecord, Spans
+from argosy.store.runs import (
+    ContributionRecord,
+    IslandRecord,
+    LeaseRecord,
+    RunRecord,
+    Sent,
+    Spans,
+)
 
 Code = Literal["stale_epoch", "replayed", "too_stale", "unknown_lease", "damaged", "unlike", "over"]
-
-
-class Sent(Message, frozen=True, kw_only=True):
-    """A contribution as an island claims it."""
-
-    island: str
-    epoch: int
-    number: int
-    base_version: int
-    lease: str
-    steps: int
-    blocks: int
-    loss: float
-    fragments: tuple[str, ...]
-    tokens_sha256: str
 
 
 class Booked(Message, frozen=True, kw_only=True):
@@ -52,6 +44,9 @@ class Noted(Message, frozen=True, kw_only=True):
     waited_s: float
     bytes_in: int
     bytes_out: int
+    mfu: float | None = None
+    energy_j_per_million_tokens: float | None = None
+    cost_usd_per_million_tokens: float | None = None
 
 
 def impostor(

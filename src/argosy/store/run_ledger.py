@@ -23,7 +23,6 @@ from argosy.store.run_claims import (
     Code,
     Declined,
     Noted,
-    Sent,
     as_before,
     count_of,
     fault_of,
@@ -42,6 +41,7 @@ from argosy.store.runs import (
     RunRecord,
     RunState,
     Seed,
+    Sent,
     Weighed,
     json_text,
     record_of,
@@ -204,7 +204,14 @@ class Ledger:
             self._rows.close_lease(connection, sent.lease, "done")
             done = record.blocks_done + sent.blocks
             self._rows.update_run(connection, blocks_done=done)
-            self._rows.point(connection, sent, "training", done, record.version or 0)
+            self._rows.point(
+                connection,
+                "training",
+                island=sent.island,
+                version=record.version or 0,
+                blocks_done=done,
+                loss=sent.loss,
+            )
         return Booked(contribution=booked, is_new=True)
 
     def decline(self, sent: Sent, *, code: Code, reason: str) -> Declined:
@@ -288,19 +295,14 @@ class Ledger:
     def note_loss(self, island: str, version: int, loss: float) -> None:
         """On the blocks that are kept back, with the parameters of that version."""
         with self._write() as (connection, record):
-            point = Sent(
+            self._rows.point(
+                connection,
+                "validation",
                 island=island,
-                epoch=0,
-                number=0,
-                base_version=version,
-                lease="",
-                steps=0,
-                blocks=0,
+                version=version,
+                blocks_done=record.blocks_done,
                 loss=loss,
-                fragments=(),
-                tokens_sha256="",
             )
-            self._rows.point(connection, point, "validation", record.blocks_done, version)
 
     @contextmanager
     def _write(self) -> Iterator[tuple[Connection, RunRecord]]:

@@ -1,6 +1,6 @@
 """The rows of a training run, read and written inside a transaction that `run_ledger.py` began."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import sqlalchemy
@@ -8,12 +8,14 @@ from sqlalchemy import Connection
 
 from argosy.fleet.messages import Message
 from argosy.store.rows import put_rows, storable
-from argosy.store.run_claims import Declined, Sent, count_of, merged
+from argosy.store.run_claims import Declined, count_of, merged
 from argosy.store.runs import (
     ContributionRecord,
     IslandRecord,
     LeaseRecord,
+    PointRecord,
     RunRecord,
+    Sent,
     Weighed,
     json_text,
     record_of,
@@ -143,7 +145,7 @@ class RunRows:
         )
         return connection.execute(query).scalar_one()
 
-    def key(self, one: Sent | Weighed | ContributionRecord) -> list[sqlalchemy.ColumnElement[bool]]:
+    def key(self, one: Sent | Weighed) -> list[sqlalchemy.ColumnElement[bool]]:
         columns = run_contribution_table.c
         return [
             columns.run == self._run,
@@ -191,13 +193,27 @@ class RunRows:
         return msgspec.structs.replace(record, freed=freed)
 
     def point(
-        self, connection: Connection, sent: Sent, kind: str, blocks_done: int, version: int
+        self,
+        connection: Connection,
+        kind: Literal["training", "validation"],
+        *,
+        island: str,
+        version: int,
+        blocks_done: int,
+        loss: float,
     ) -> None:
         """Of the run's curve."""
         columns = run_point_table.c
         last = connection.execute(
             sqlalchemy.select(sqlalchemy.func.max(columns.seq)).where(columns.run == self._run)
         ).scalar()
-        names = ("run", "seq", "at_s", "kind", "island", "version", "blocks_done", "loss")
-        row = (self._run, (last or 0) + 1, clock_s(connection), kind, sent.island, version)
-        put_rows(connection, run_point_table, columns=names, rows=[(*row, blocks_done, sent.loss)])
+        point = PointRecord(
+            seq=(last or 0) + 1,
+            at_s=clock_s(connection),
+            kind=kind,
+            island=island,
+            version=version,
+            blocks_done=blocks_done,
+            loss=loss,
+        )
+        self.insert(connection, run_point_table, point)

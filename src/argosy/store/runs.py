@@ -90,6 +90,10 @@ class IslandRecord(Message, frozen=True, kw_only=True):
     blocks_done: int
     bytes_in: int
     bytes_out: int
+    # What it measured over its last lease, all waiting in it; None: unknown.
+    mfu: float | None = None
+    energy_j_per_million_tokens: float | None = None
+    cost_usd_per_million_tokens: float | None = None
 
 
 class LeaseRecord(Message, frozen=True, kw_only=True):
@@ -104,8 +108,8 @@ class LeaseRecord(Message, frozen=True, kw_only=True):
     granted_at_s: float
 
 
-class ContributionRecord(Message, frozen=True, kw_only=True):
-    """A delta that was sent; one that is `accepted` is in no version yet."""
+class Sent(Message, frozen=True, kw_only=True):
+    """A contribution as an island claims it."""
 
     island: str
     epoch: int
@@ -117,6 +121,11 @@ class ContributionRecord(Message, frozen=True, kw_only=True):
     loss: float
     fragments: tuple[str, ...]
     tokens_sha256: str
+
+
+class ContributionRecord(Sent, frozen=True, kw_only=True):
+    """A delta that was sent; one that is `accepted` is in no version yet."""
+
     state: Literal["accepted", "merged", "refused"]
     version: int | None  # that it is in
     reason: str  # "CODE: words", where it was refused
@@ -200,6 +209,17 @@ def set_wanted(engine: Engine, run: str, wanted: Wanted) -> None:
         )
         if not changed.rowcount:
             raise _unknown(run, [record.run for record in _all_runs(connection)])
+
+
+def forget_run(engine: Engine, run: str) -> bool:
+    """Delete all of it; False: it was not there. Nobody may be training it. Raises StoreError."""
+    told = (run_point_table, run_round_table, run_contribution_table, run_lease_table)
+    found = 0
+    with store_errors(place_of(engine)), writing(engine) as connection:
+        for table in (*told, run_island_table, run_table):
+            deleted = connection.execute(sqlalchemy.delete(table).where(table.c.run == run))
+            found = deleted.rowcount
+    return bool(found)
 
 
 def list_runs(engine: Engine) -> list[RunRecord]:

@@ -211,6 +211,9 @@ run_island_table = Table(
     Column("blocks_done", BigInteger, nullable=False),  # in all its lives
     Column("bytes_in", BigInteger, nullable=False),  # from it
     Column("bytes_out", BigInteger, nullable=False),
+    Column("mfu", Double),
+    Column("energy_j_per_million_tokens", Double),
+    Column("cost_usd_per_million_tokens", Double),
 )
 run_lease_table = Table(
     "run_leases",

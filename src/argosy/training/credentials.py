@@ -26,7 +26,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CERT, KEY, CA, CA_KEY = "tls.crt", "tls.key", "ca.crt", "ca.key"
 SYNCER_HOST = "syncer.argosy"
-LASTS_S = 14 * 86_400.0  # a run that lasts longer gets others by `issue`
+LASTS_S = 14 * 86_400.0  # a run that lasts longer gets others by `renew_due`
 _BACKDATED_S = 300.0  # hosts' clocks differ
 
 Role = Literal["syncer", "island"]
@@ -71,27 +71,51 @@ def issue(
     folder: Path, run: str, role: Role, name: str, *, now_s: float, lasts_s: float = LASTS_S
 ) -> None:
     """A new key and certificate for one party. Raises CredentialsError."""
-    authority_key, authority = _authority(folder)
     key = ec.generate_private_key(ec.SECP256R1())
-    uri = f"argosy:run/{quote(run, safe='')}/{role}/{quote(name, safe='')}"
-    host = SYNCER_HOST if role == "syncer" else island_host(name)
-    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri), x509.DNSName(host)]
-    if role == "syncer":  # so that other clients may check the usual names on this machine
-        names += [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-    certificate = (
-        _builder(f"{role} {name}"[:64], key, now_s, lasts_s)
-        .issuer_name(authority.subject)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage(usage), critical=False)
-        .add_extension(_issuer_id(authority), critical=False)
-        .sign(authority_key, hashes.SHA256())
-    )
     to = folder_of(folder, role, name)
+    signed = _signed(folder, Identity(run=run, role=role, name=name), key, (now_s, lasts_s))
     _write(to / KEY, _key_bytes(key))
-    _write(to / CERT, certificate.public_bytes(serialization.Encoding.PEM))
-    _write(to / CA, authority.public_bytes(serialization.Encoding.PEM))
+    _write(to / CERT, signed)
+    _write(to / CA, (folder / CA).read_bytes())
+
+
+def renew_due(
+    folder: Path, run: str, islands: Sequence[str], *, now_s: float, lasts_s: float = LASTS_S
+) -> list[str]:
+    """New certificates for whoever's is past the middle of its time, under the keys they have.
+
+    Whose they are. Of each party one file is replaced, by a rename: whoever reads the folder
+    meanwhile has a pair that fits. Raises CredentialsError.
+    """
+    renewed: list[str] = []
+    parties: list[tuple[Role, str]] = [("syncer", "syncer"), *(("island", it) for it in islands)]
+    for role, name in parties:
+        to = folder_of(folder, role, name)
+        old = _read_certificate(to / CERT)
+        middle = old.not_valid_before_utc + (old.not_valid_after_utc - old.not_valid_before_utc) / 2
+        if now_s >= middle.timestamp():
+            who = Identity(run=run, role=role, name=name)
+            _write(to / CERT, _signed(folder, who, _read_key(to / KEY), (now_s, lasts_s)))
+            renewed.append(name)
+    return renewed
+
+
+def certificate_of(folder: Path) -> bytes:
+    """The certificate in that folder: another one after it was renewed. Raises CredentialsError."""
+    try:
+        return (folder / CERT).read_bytes()
+    except OSError as error:
+        raise _unusable(folder, error) from error
+
+
+def take_up(context: ssl.SSLContext, folder: Path) -> None:
+    """From now on the context shows the certificate in that folder; connections stay as they are.
+
+    To be called where no handshake is under way: in the thread of the context's event loop. Raises
+    CredentialsError; then it is to be tried again, for files may have changed between two looks.
+    """
+    _context(ssl.PROTOCOL_TLS_SERVER, folder)  # a pair that does not fit would spoil it
+    _load(context, folder)
 
 
 def island_host(name: str) -> str:
@@ -124,18 +148,30 @@ def identity_of(certificate: Mapping[str, object] | None) -> Identity | None:
     return None
 
 
-def own_identity(folder: Path) -> Identity:
-    """Who the certificate in that folder is for. Raises CredentialsError."""
-    certificate = _read_certificate(folder / CERT)
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        names = []
-    uris = [("URI", n.value) for n in names if isinstance(n, x509.UniformResourceIdentifier)]
-    identity = identity_of({"subjectAltName": tuple(uris)})
-    if identity is None:
-        raise CredentialsError(f"{folder / CERT} is no certificate of a run: it names none")
-    return identity
+def _signed(
+    folder: Path,
+    who: Identity,
+    key: ec.EllipticCurvePrivateKey,
+    time_s: tuple[float, float],
+) -> bytes:
+    """A certificate by the authority in `folder`; `time_s`: now, and how long it lasts."""
+    authority_key, authority = _authority(folder)
+    uri = f"argosy:run/{quote(who.run, safe='')}/{who.role}/{quote(who.name, safe='')}"
+    host = SYNCER_HOST if who.role == "syncer" else island_host(who.name)
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri), x509.DNSName(host)]
+    if who.role == "syncer":  # so that other clients may check the usual names on this machine
+        names += [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    certificate = (
+        _builder(f"{who.role} {who.name}"[:64], key, *time_s)
+        .issuer_name(authority.subject)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(usage), critical=False)
+        .add_extension(_issuer_id(authority), critical=False)
+        .sign(authority_key, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def _make_authority(folder: Path, run: str, *, now_s: float) -> None:
@@ -169,6 +205,16 @@ def _authority(folder: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certifica
     except (ValueError, TypeError, InvalidSignature) as error:
         raise CredentialsError(f"{folder / CA} is no authority of its own: {error}") from error
     return key, certificate
+
+
+def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError) as error:
+        raise CredentialsError(f"{path} is no key: {error}") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise CredentialsError(f"{path} is no key that argosy train made")
+    return key
 
 
 def _read_certificate(path: Path) -> x509.Certificate:
@@ -227,15 +273,23 @@ def _write(path: Path, content: bytes) -> None:
 def _context(protocol: int, folder: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    _load(context, folder)
+    return context
+
+
+def _load(context: ssl.SSLContext, folder: Path) -> None:
     try:  # a key with a passphrase would ask the terminal
         context.load_cert_chain(folder / CERT, folder / KEY, password=lambda: "")
         context.load_verify_locations(folder / CA)
     except (OSError, ssl.SSLError, ValueError) as error:
-        raise CredentialsError(
-            f"{folder} holds no usable {CERT}, {KEY} and {CA}: {error}."
-            " Make them anew: argosy train does, or copy the folder whole"
-        ) from error
-    return context
+        raise _unusable(folder, error) from error
+
+
+def _unusable(folder: Path, error: Exception) -> CredentialsError:
+    return CredentialsError(
+        f"{folder} holds no usable {CERT}, {KEY} and {CA}: {error}."
+        " Make them anew: argosy train does, or copy the folder whole"
+    )
 
 
 _CA_USAGE = x509.KeyUsage(

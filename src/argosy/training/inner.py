@@ -32,6 +32,18 @@ class StepReport(msgspec.Struct, frozen=True, kw_only=True):
     lr: float
 
 
+class Figures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one stretch of training came to, all waiting in it. Unknown is None."""
+
+    tokens: int
+    seconds: float
+    tokens_per_s: float
+    flops_per_s: float  # of the model's arithmetic, recomputation left out
+    mfu: float | None  # share of the chips' dense peak
+    energy_j_per_million_tokens: float | None
+    cost_usd_per_million_tokens: float | None
+
+
 class Inner(Protocol):
     """What trains. Not thread-safe: one call at a time. Errors are the framework's own."""
 
@@ -57,6 +69,10 @@ class Inner(Protocol):
 
     def loss(self, blocks: Blocks) -> float:
         """Mean over their tokens, nats; nothing changes."""
+        ...
+
+    def figures(self) -> Figures | None:
+        """Of the time since the call before; None: no step was made, or nothing is measured."""
         ...
 
     def save(self, path: str) -> None:

@@ -1,13 +1,16 @@
 """HTTP over mutual TLS, for whoever listens in a run: the syncer, and islands for their peers.
 
-Owns that a request knows, by the certificate of its connection, who sent it.
+Owns that a request knows, by the certificate of its connection, who sent it; and that a renewed
+certificate of one's own is shown.
 """
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -16,9 +19,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from argosy.training.credentials import Identity, identity_of
+from argosy.training import credentials
+from argosy.training.credentials import CredentialsError, Identity, identity_of
 
+LOOK_S = 60.0  # between two looks at whether the certificate was renewed
 _BYTES = "application/octet-stream"
+
+logger = logging.getLogger(__name__)
 
 
 class IdentifiedProtocol(HttpToolsProtocol):
@@ -59,9 +66,27 @@ def make_server(app: Starlette, context: ssl.SSLContext) -> QuietServer:
     return QuietServer(config)
 
 
+async def keep_renewed(context: ssl.SSLContext, folder: Path, *, look_s: float = LOOK_S) -> None:
+    """Show the certificate that is in the folder, whenever it is another. Until cancelled.
+
+    In the event loop whose server has that context.
+    """
+    shown: bytes | None = None
+    while True:
+        await asyncio.sleep(look_s)
+        try:
+            found = credentials.certificate_of(folder)
+            if found != shown:
+                credentials.take_up(context, folder)
+                shown = found
+        except CredentialsError as error:  # half copied, perhaps: the old one is good for days
+            logger.warning("the certificate stays as it was: %s", error)
+
+
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket; port 0: any. Raises OSError."""
-    listener = socket.create_server((host, port), backlog=512)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=512)
     listener.setblocking(False)
     return listener
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from argosy.training.inner import Tensor
+from argosy.training.inner import Figures, Tensor
 
 WIRE_VERSION = 1
 
@@ -115,6 +115,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     holds: tuple[str, ...] = ()  # leases whose contribution was not answered yet
     peer_url: str | None = None
     unsent: int = 0  # deltas that are trained, and not answered yet
+    figures: Figures | None = None  # of its last lease
 
 
 class Beaten(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -211,6 +212,7 @@ class IslandStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     blocks_done: int
     bytes_in: int
     bytes_out: int
+    figures: Figures | None = None
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

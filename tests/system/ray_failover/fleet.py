@@ -32,14 +32,18 @@ NODES = {  # by name: address, resources, labels
     "google-1": ("127.0.0.5", as_json(TPU=4), {"pool": "gcp-v6e"}),
     "aws-1": ("127.0.0.6", as_json(neuron_cores=16), {"pool": "aws-trn2"}),
 }
-_FLEET = """\
-fleet: rayfail
+FLEET_BEGINS = """\
 gateway: {{drain_s: 20, attempts_max: 8, replica_wait_s: 60}}
 pools:
   - name: azure-h100
     launcher: {{kind: ray, address: "{address}", labels: {{pool: azure-h100}}}}
     region: azure/eastus
     chip: H100-SXM
+"""  # so do all of them: with a gateway that waits, and one pool
+_FLEET = (
+    "fleet: rayfail\n"
+    + FLEET_BEGINS
+    + """\
   - name: gcp-v6e
     launcher: {{kind: ray, address: "{address}", labels: {{pool: gcp-v6e}}}}
     region: gcp/us-east5
@@ -59,6 +63,7 @@ deployments:
   - {{model: {model}, pool: aws-trn2, engine: {engine}}}
 tenants: [{{name: acme}}]
 """
+)
 _ENGINE = "{{kind: llama.cpp, context_tokens: {tokens}, slots: 1, threads: 1, prefix_cache: false}}"
 
 

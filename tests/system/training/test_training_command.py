@@ -51,7 +51,7 @@ def test_ctrl_c_stops_a_run_and_it_goes_on_with_three_islands(train, command, st
     process.wait_done(0.1)
     process.interrupt()
     assert process.wait_exit() == 0, process.said
-    assert "stopped; nothing is lost. Go on: argosy runs resume tried" in process.said
+    assert "stopped; what was counted is kept. Go on: argosy runs resume tried" in process.said
     assert read(state, runs.read_run).state == "stopped"
     assert not read(state, lambda engine, run: runs.leases_of(engine, run, state="open"))
     file = write_run(tmp_path / "three.yaml", steps=600, islands=("ann", "bob", "cid"))

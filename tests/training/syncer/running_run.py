@@ -108,12 +108,12 @@ class Child:
 
 
 class RunningRun:
-    """One run in a folder. `close` kills what is left."""
+    """One run in a folder. `close` kills what is left; `store`: a URL, else a file there."""
 
-    def __init__(self, folder: Path, run: Run, *, step_s=0.01, now_s=None):
+    def __init__(self, folder: Path, run: Run, *, step_s=0.01, now_s=None, store=None):
         self.folder = folder
         self.run = run
-        self.store = folder / "store" / "argosy.db"
+        self.store = store or folder / "store" / "argosy.db"
         self.step_s = step_s
         self.children = []
         names = [island.name for island in run.islands]

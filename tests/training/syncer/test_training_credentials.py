@@ -1,9 +1,11 @@
 """Credentials of a run: who may sign, what a certificate says, what is refused in words."""
 
 import pytest
+from cryptography import x509
 
 from argosy.training.credentials import (
     CA_KEY,
+    CERT,
     CredentialsError,
     Identity,
     calling,
@@ -11,7 +13,6 @@ from argosy.training.credentials import (
     identity_of,
     island_host,
     make_credentials,
-    own_identity,
 )
 
 NOW_S = 1_800_000_000.0
@@ -62,3 +63,11 @@ def test_a_missing_or_damaged_folder_is_said_in_words(tmp_path):
     (tmp_path / CA_KEY).write_bytes(b"x")
     with pytest.raises(CredentialsError, match="is no key of an authority"):
         make_credentials(tmp_path, "test", ["bob"], now_s=NOW_S)
+
+
+def own_identity(folder):
+    """Who the certificate in that folder is for, as another program reads it."""
+    certificate = x509.load_pem_x509_certificate((folder / CERT).read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    return identity_of({"subjectAltName": tuple(("URI", uri) for uri in uris)})

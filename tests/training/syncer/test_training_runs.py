@@ -10,6 +10,7 @@ import pytest
 
 from argosy.store import runs
 from argosy.training.island.reference import ReferenceSource
+from tests.store.running_postgresql import shared_postgresql
 from tests.training.syncer.running_run import VOCABULARY, a_run
 
 pytestmark = pytest.mark.timeout(400)  # a few seconds where nothing else runs
@@ -43,6 +44,13 @@ def check_end(running, islands):
     return record
 
 
+def lost_by_the_stop_alone(island):
+    """An operator's stop gives up the lease under way, and nothing else."""
+    lost = [event for event in island.events if event.get("event") == "lost"]
+    assert sum(event["steps"] for event in lost) == island.outcome["lost_steps"]
+    return {event["why"] for event in lost} <= {"the run was stopped"}
+
+
 def test_two_unlike_islands_train_every_block_once_and_end_equal(start):
     running = start(a_run(blocks=400, slowdowns=(1.0, 3.0)))
     syncer = running.syncer()
@@ -71,7 +79,7 @@ def test_an_island_that_is_killed_and_relaunched_is_counted_again_and_others_los
     running.read(runs.set_wanted, "stopped")
     assert (ann.end(), again.end()) == (0, 0)
     running.check_books()
-    assert ann.outcome["lost_steps"] == 0
+    assert lost_by_the_stop_alone(ann)
     assert ann.outcome["refused"] == 0
 
 
@@ -105,8 +113,22 @@ def test_a_second_syncer_of_the_run_is_refused_and_does_no_harm(start):
     assert "another syncer has the run" in elsewhere.tail()
     running.read(runs.set_wanted, "stopped")
     assert (ann.end(), syncer.end()) == (0, 0)
-    assert ann.outcome["lost_steps"] == 0
+    assert lost_by_the_stop_alone(ann)
     running.check_books()
+
+
+def test_a_run_whose_ledger_is_in_postgresql_survives_a_killed_syncer(start):
+    postgresql = shared_postgresql()
+    if postgresql is None:
+        pytest.skip("PostgreSQL is not installed")
+    running = start(a_run(blocks=400, staleness_max=6), store=postgresql.fresh_url())
+    syncer = running.syncer()
+    islands = [running.island("ann"), running.island("bob")]
+    islands[0].wait_for(lambda event: event.get("version", 0) >= 2)
+    syncer.kill()
+    syncer = running.syncer()
+    check_end(running, islands)
+    assert syncer.end() == 0, syncer.tail()
 
 
 @pytest.mark.slow
@@ -118,7 +140,7 @@ def test_a_run_is_stopped_by_an_operators_word_and_goes_on_later(start):
     running.read(runs.set_wanted, "stopped")
     assert ann.end() == 0
     assert ann.outcome["state"] == "stopped"
-    assert ann.outcome["lost_steps"] == 0
+    assert lost_by_the_stop_alone(ann)
     assert syncer.end() == 0
     before = running.read(runs.read_run)
     assert before.state == "stopped"

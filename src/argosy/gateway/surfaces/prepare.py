@@ -72,11 +72,23 @@ def prepare_chat(
     )
 
 
-def prepare_rest(prepared: Prepared, abilities: Abilities, *, answer: Answer) -> Prepared | None:
-    """The same request, to go on from what `answer` has said; None where the replica cannot.
+def rest_of(prepared: Prepared, abilities: Abilities, *, answer: Answer) -> Prepared | bytes | None:
+    """The same request, to go on from what `answer` has said.
 
-    The replica gets the beginning of its own answer as the last message (or at the end of a raw
-    prompt) and as many tokens fewer as have been said.
+    Its last bytes where it had all its tokens when it was cut; None where the replica cannot go on.
+    """
+    rest = _rest(prepared, abilities, answer)
+    if rest is None:
+        return None
+    last = _last_event(prepared, answer)
+    answer.resume()
+    return rest if last is None else answer.event(last) + answer.end()
+
+
+def _rest(prepared: Prepared, abilities: Abilities, answer: Answer) -> Prepared | None:
+    """It gets the beginning of its own answer, and as many tokens fewer as have been said.
+
+    The beginning is the last message, or stands at the end of a raw prompt.
     """
     said = answer.said
     is_chat = prepared.path == _CHAT
@@ -95,11 +107,8 @@ def prepare_rest(prepared: Prepared, abilities: Abilities, *, answer: Answer) ->
     return Prepared(path=prepared.path, fields=fields, stream=True, answer=answer)
 
 
-def last_event(prepared: Prepared, *, answer: Answer) -> bytes | None:
-    """The event that ends an answer that was cut when it had its `max_tokens`; None if it had not.
-
-    It is what the replica would have said next.
-    """
+def _last_event(prepared: Prepared, answer: Answer) -> bytes | None:
+    """What the replica would have said next, had it said all of its `max_tokens`; else None."""
     left = _tokens_left(prepared, answer)
     if left is None or left > 0:
         return None

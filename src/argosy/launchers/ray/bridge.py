@@ -37,6 +37,7 @@ from argosy.launchers.ray.protocol import (
     Observe,
     Question,
     Said,
+    Send,
     Start,
     Stop,
 )
@@ -119,6 +120,8 @@ class Bridge:
                 self._replicas.start(launch)
             case Stop(name=name, grace_s=grace_s):
                 self._replicas.stop(name, grace_s)
+            case Send(name=name, files=files):
+                self._replicas.send(name, files)
             case Observe(pool=pool, resources=resources):
                 return self.sight.observe(pool, resources)
             case Cordon(node=node, reason=reason):

@@ -23,6 +23,7 @@ from urllib.parse import quote
 import msgspec
 
 from argosy.launchers.ray.orphans import put_on_record, reap
+from argosy.launchers.ray.own_files import OwnFiles
 from argosy.launchers.ray.protocol import Description
 from argosy.launchers.streams import Log
 
@@ -46,6 +47,8 @@ _LINE_BYTES_MAX = 65536
 _PORTS = range(20000, 31000)
 _PORTS_TRIED = 100
 _KNOCK_S = 0.2
+_FILES_S = 60.0  # whoever started us has died, if they take longer
+_NO_FILES = "was never started: its files did not come"
 # Set by Ray for its own processes: not meant for an engine, which would compute on one thread.
 _RAYS_OWN = ("OMP_NUM_THREADS", "PYTHONBREAKPOINT")
 
@@ -56,10 +59,19 @@ class Child:
     `host` is where others reach this machine: `{host}` in a word of `argv` becomes it, and so does
     the 0.0.0.0 of the URL that the program says, or its 127.0.0.1 where `host` is not on loopback.
     `{port}` becomes a free port: such a program is listening as soon as something does there.
+    With `awaits_files` it is started when they have come; `{files}` becomes where they are, until
+    it ends, and `{folder}` the machine's folder, for what is to last longer.
     """
 
     def __init__(
-        self, name: str, argv: tuple[str, ...], env: dict[str, str], *, folder: Path, host: str
+        self,
+        name: str,
+        argv: tuple[str, ...],
+        env: dict[str, str],
+        *,
+        folder: Path,
+        host: str,
+        awaits_files: bool = False,
     ) -> None:
         self._name = name
         self._argv = argv
@@ -71,6 +83,8 @@ class Child:
         self._is = Description(version=1, state="starting")
         self._process: subprocess.Popen[bytes] | None = None
         self._is_stopping = False
+        self._own = OwnFiles(folder / "files", name) if awaits_files else None
+        self._files: dict[str, bytes] | None = None if awaits_files else {}
         # The thread that starts it must live as long: the parent-death signal is the thread's.
         threading.Thread(target=self._keep, name="keeper", daemon=True).start()
 
@@ -85,6 +99,15 @@ class Child:
             self._news.wait_for(lambda: self._is.version != version, wait_s)
             return self._is
 
+    def take_files(self, files: dict[str, bytes]) -> None:
+        """By relative path: now it is started, or others are put in their place."""
+        with self._news:
+            if self._files is None:
+                self._files = files
+                self._news.notify_all()
+            elif self._own is not None:
+                self._own.put(files)
+
     def stop(self, grace_s: float) -> None:
         """SIGTERM, then SIGKILL; returns when all of its session is gone.
 
@@ -92,6 +115,7 @@ class Child:
         """
         with self._news:
             self._is_stopping = True
+            self._news.notify_all()
             self._signal(signal.SIGTERM)
             if not self._news.wait_for(self._has_ended, grace_s):
                 self._signal(signal.SIGKILL)
@@ -108,10 +132,23 @@ class Child:
     def _keep(self) -> None:
         try:
             reap(self._folder / "records")
-            how = self._run()
+            how = self._run() if self._has_files() else _NO_FILES
         except OSError as error:
             how = f"could not be started: {error}"
+        finally:
+            if self._own is not None:
+                with self._news:
+                    self._own.remove()
         self._tell(state="ended", url=None, pid=None, detail=how)
+
+    def _has_files(self) -> bool:
+        """Once they are written, if there are to be any."""
+        with self._news:
+            self._news.wait_for(lambda: self._files is not None or self._is_stopping, _FILES_S)
+            if self._own is not None and self._files is not None:
+                self._own.make()
+                self._own.put(self._files)
+            return self._files is not None
 
     def _run(self) -> str:
         with self._log.open() as stderr, self._news:
@@ -139,9 +176,10 @@ class Child:
         return was.detail or f"{how_it_ended(status)}{when}{words}"
 
     def _spawn(self, stderr: IO[bytes], port: int | None) -> subprocess.Popen[bytes]:
-        words = [
-            word.replace("{host}", self._host).replace("{port}", str(port)) for word in self._argv
-        ]
+        means = {"{host}": self._host, "{port}": str(port)}
+        if self._own is not None:
+            means |= {"{folder}": str(self._folder), "{files}": str(self._own.folder)}
+        words = [_spelt_out(word, means) for word in self._argv]
         theirs = {
             key: value
             for key, value in os.environ.items()
@@ -202,6 +240,12 @@ def _read_url(line: bytes) -> str | None:
         return msgspec.json.decode(line, type=_Listening).url
     except ValueError:  # msgspec's errors are ValueErrors
         return None
+
+
+def _spelt_out(word: str, means: dict[str, str]) -> str:
+    for short, meant in means.items():
+        word = word.replace(short, meant)
+    return word
 
 
 def _in_url(host: str) -> str:

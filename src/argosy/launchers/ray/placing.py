@@ -111,6 +111,8 @@ def actor_options(launch: Launch, book: Book, namespace: str) -> dict[str, Any]:
         options["num_gpus"] = units
     elif units:
         options["resources"] = {asked.name: units}
+    if launch.is_spread:
+        options["scheduling_strategy"] = "SPREAD"
     if launch.python is not None:
         options["runtime_env"] = {"py_executable": launch.python}
     return options

@@ -31,6 +31,9 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     chips: int
     resources: Resources
     python: str | None = None  # of the actor's process; None: the node's own
+    files: dict[str, bytes] = {}  # by relative path: only its owner reads them on the node
+    is_spread: bool = False  # over nodes, where there is a choice
+    unheard_s_max: float | None = None  # nobody asks for so long: it ends itself
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
@@ -44,6 +47,13 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
 
     name: str
     grace_s: float
+
+
+class Send(msgspec.Struct, frozen=True, kw_only=True, tag="send"):
+    """`RayPool.send_files`."""
+
+    name: str
+    files: dict[str, bytes]
 
 
 class Observe(msgspec.Struct, frozen=True, kw_only=True, tag="observe"):
@@ -60,7 +70,7 @@ class Cordon(msgspec.Struct, frozen=True, kw_only=True, tag="cordon"):
     reason: str | None  # None: `Launcher.uncordon`
 
 
-Question = Start | Stop | Observe | Cordon
+Question = Start | Stop | Send | Observe | Cordon
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ from argosy.launchers.ray.sight import named
 
 _GONE_S = 5.0  # after SIGKILL, for its process; after ray.kill, for its actor
 _STEP_S = 0.02
+_ANSWER_S = 3.0
 
 
 class Replicas:
@@ -65,8 +66,12 @@ class Replicas:
 
     def _make(self, launch: Launch, record: Record) -> None:
         options = actor_options(launch, self._book, self._namespace)
+        # What an actor is made with is kept in the cluster's store; a call goes to its process.
+        bare = msgspec.json.encode(msgspec.structs.replace(launch, files={}))
         try:
-            made: Any = self._actor_class.options(**options).remote(msgspec.json.encode(launch))
+            made: Any = self._actor_class.options(**options).remote(bare, bool(launch.files))
+            if launch.files:
+                _send(made, launch.files)
         except ValueError as error:  # the name is taken
             made = named(launch.name, self._namespace)
             if made is None:
@@ -74,6 +79,15 @@ class Replicas:
         assert made is not None
         id = made._actor_id.hex()
         self._book.put(msgspec.structs.replace(record, actor=id), is_new=False)
+
+    def send(self, name: str, files: dict[str, bytes]) -> None:
+        """`RayPool.send_files`."""
+        handle = named(name, self._namespace)
+        if handle is not None:
+            try:
+                ray.get(_send(handle, files), timeout=_ANSWER_S)
+            except (RayError, GetTimeoutError) as error:
+                raise PoolUnseenError(f"{name}: its files did not come there: {error}") from error
 
     def stop(self, name: str, grace_s: float) -> None:
         """`Launcher.stop`."""
@@ -108,3 +122,8 @@ class Replicas:
     def cordon(self, node: str, reason: str | None) -> None:
         """`Launcher.cordon` and, without a reason, `uncordon`."""
         self._book.cordon(node, reason)
+
+
+def _send(handle: Any, files: dict[str, bytes]) -> Any:  # noqa: ANN401  (an actor's own; Ray's reference)
+    """Each an argument of its own: Ray would put longer ones into its object store."""
+    return handle.take_files.remote(list(files), *files.values())

@@ -108,16 +108,6 @@ def window_of(columns: dict[str, object], *, rows: int) -> Window:
     return Window(**made)  # type: ignore[arg-type]
 
 
-def empty_window(*, blocks: bool = False) -> Window:
-    """No rows."""
-    columns: dict[str, object] = {"arrival_s": np.empty(0)}
-    columns |= {"prompt_tokens": np.empty(0, np.int32), "output_tokens": np.empty(0, np.int32)}
-    if blocks:
-        columns["block_offsets"] = np.zeros(1, np.int64)
-        columns["block_hashes"] = np.empty(0, np.uint64)
-    return window_of(columns, rows=0)
-
-
 def part(window: Window, start: int, stop: int) -> Window:
     """Rows [start, stop), without copying all but the offsets."""
     columns = [column[start:stop] for column in window[:8]]

@@ -68,25 +68,6 @@ class Order:
         return (left * columns + right).astype(np.int64)
 
 
-def plain_index(blocks: int, seed: int, position: int) -> int:
-    """The same in plain integers, one position at a time: what `Order` is held against."""
-    rows = math.isqrt(blocks - 1) + 1
-    columns = -(-blocks // rows)
-    epoch, number = divmod(position, blocks)
-    key = _mixed_int((epoch * _GOLDEN + _mixed_int((seed & _MASK) ^ _GOLDEN)) & _MASK)
-    while True:
-        left, right = divmod(number, columns)
-        for step in range(_ROUNDS):
-            salted = key ^ ((step + 1) * _GOLDEN & _MASK)
-            if step % 2 == 0:
-                left = (left + _mixed_int((right + salted) & _MASK) % rows) % rows
-            else:
-                right = (right + _mixed_int((left + salted) & _MASK) % columns) % columns
-        number = left * columns + right
-        if number < blocks:
-            return number
-
-
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """splitmix64's finalizer: each bit of the input moves about half of the output's."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(_MIX_A)

@@ -3,15 +3,16 @@
 The defaults live here alone. Paths are relative to where the command runs.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from argosy.fleet.document import FileProblemsError, read
+from argosy.fleet.checked import checked
+from argosy.fleet.document import FileProblemsError
 from argosy.fleet.fields import Config, Name, PositiveFloat, PositiveInt, Share
-from argosy.fleet.shape import check_type
 
 Format = Literal["auto", "text", "markdown", "rst", "html", "jsonl"]
 Weight = Annotated[
@@ -131,25 +132,7 @@ class RecipeError(FileProblemsError):
 
 def parse(text: str, *, source: str) -> Recipe:
     """The recipe that `text` describes; `source` is the name that `RecipeError` shows."""
-    fields = [field.name for field in msgspec.structs.fields(Recipe)]
-    value, document = read(text, fields=fields, noun="recipe")
-    check_type(value, (), Recipe, document)
-    if document.problems:
-        raise RecipeError(source, document.problems)
-    recipe = msgspec.convert(value, Recipe)
-    names = [one.name for one in recipe.sources]
-    for position, one in enumerate(recipe.sources):
-        if one.name in names[:position]:
-            document.note(("sources", position, "name"), f'= "{one.name}" is there twice')
-        if (one.weight is None) != (recipe.sources[0].weight is None):
-            document.note(
-                ("sources", position), "and the first: give all sources a weight, or none"
-            )
-    if recipe.tokens is not None and recipe.sources[0].weight is None:
-        document.note(("tokens",), "takes sources with weights: say how much of each")
-    if document.problems:
-        raise RecipeError(source, document.problems)
-    return recipe
+    return checked(text, Recipe, noun="recipe", rules=_odd_mixes, error=RecipeError, source=source)
 
 
 def of_paths(paths: tuple[str, ...]) -> Recipe:
@@ -162,3 +145,15 @@ def of_paths(paths: tuple[str, ...]) -> Recipe:
     except msgspec.ValidationError:
         corpus = "corpus"
     return Recipe(corpus=corpus, sources=(Files(name=corpus, paths=paths),))
+
+
+def _odd_mixes(recipe: Recipe) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Where it is wrong, and how."""
+    names = [one.name for one in recipe.sources]
+    for position, one in enumerate(recipe.sources):
+        if one.name in names[:position]:
+            yield ("sources", position, "name"), f'= "{one.name}" is there twice'
+        if (one.weight is None) != (recipe.sources[0].weight is None):
+            yield ("sources", position), "and the first: give all sources a weight, or none"
+    if recipe.tokens is not None and recipe.sources[0].weight is None:
+        yield ("tokens",), "takes sources with weights: say how much of each"

@@ -21,6 +21,7 @@ import msgspec
 from argosy.training import credentials
 from argosy.training.inner import CheckpointError
 from argosy.training.island import copied_files
+from argosy.training.island.caller import Caller
 from argosy.training.island.held_copies import PIECE_BYTES_MAX, fault_of
 from argosy.training.wire import CopiedFile, Copy, CopyRefused, CopyWanted, Peer
 
@@ -81,9 +82,7 @@ class CheckpointCopies:
         self._url = url
         self._pools = dict(pools or {})
         self._say = say
-        self._client = httpx.Client(
-            verify=credentials.calling(folder), timeout=_TIMEOUT, trust_env=False
-        )
+        self._caller = Caller(folder, _TIMEOUT)
         self._closing = threading.Event()
         self._wake = threading.Event()
         self._traffic: Traffic | None = None
@@ -107,7 +106,7 @@ class CheckpointCopies:
         self._closing.set()
         self._wake.set()
         self._thread.join(5)
-        self._client.close()
+        self._caller.close()
 
     # Fetching.
 
@@ -167,7 +166,9 @@ class CheckpointCopies:
             headers = {"range": f"bytes={came}-"}
             host = {"sni_hostname": credentials.island_host(peer.island)}
             try:
-                with self._client.stream("GET", url, headers=headers, extensions=host) as answer:
+                with self._caller.client.stream(
+                    "GET", url, headers=headers, extensions=host
+                ) as answer:
                     answer.raise_for_status()
                     for chunk in answer.iter_bytes():
                         came += len(chunk)
@@ -295,7 +296,7 @@ class CheckpointCopies:
         headers: dict[str, str] | None = None,
     ) -> httpx.Response:
         host = {"sni_hostname": credentials.island_host(peer.island)}
-        return self._client.request(
+        return self._caller.client.request(
             method, self._path(peer, path), content=content, headers=headers, extensions=host
         )
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 
 from argosy.fleet.runs import Run
-from argosy.training.inner import Vector
+from argosy.training.inner import Figures, Vector
 from argosy.training.island.fragments import sha256_of, unlike
 from argosy.training.island.joining import Entry, RejectedError, fetch_whole
 from argosy.training.island.link import ClosedError, GoneError, Link
@@ -35,6 +35,7 @@ from argosy.training.wire import (
 )
 
 _ASK_S = 0.1  # between two beats that ask for a lease
+_LEAVING_S = 0.5  # between two beats of one that is to leave: perhaps the run was stopped
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     blocks: int
     loss: float
     tokens_sha256: str
+    figures: Figures | None
 
 
 class NewVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +104,7 @@ class Errands:
         self._lost: set[str] = set()
         self._told: dict[str, float | int | None] = {}
         self._loss: float | None = None
+        self._figures: Figures | None = None
         self._snapshots: deque[Snapshot] = deque()
         self._is_encoding = False
         self._numbers = 0
@@ -115,6 +118,7 @@ class Errands:
         self._beats = 0
         self._reports: list[threading.Thread] = []
         self._peers: tuple[Peer, ...] = entry.peers
+        self._is_leaving = False
         self.state: str = "training"
         self.newest_version = entry.version
         self._threads = [
@@ -155,6 +159,12 @@ class Errands:
             lease = self._leases.popleft() if self._leases else None
         self._beat_now.set()
         return lease
+
+    def take_no_more(self) -> None:
+        """It is to leave: no lease is asked for, and whether the run was stopped is heard soon."""
+        if not self._is_leaving:
+            self._is_leaving = True
+            self._beat_now.set()
 
     def is_lost(self, lease: str) -> bool:
         """It is another's now; it is then held no more."""
@@ -280,14 +290,19 @@ class Errands:
             if isinstance(answer, Refused):
                 raise RejectedError(f"{self._island} is not this process any more: {answer.reason}")
             self._hear(answer)
-            # One that waits for a lease asks soon again; else every third of lease_s.
-            pause_s = self._entry.lease_s / 3
-            self._beat_now.wait(min(pause_s, _ASK_S) if self._wants() else pause_s)
+            self._beat_now.wait(min(self._entry.lease_s / 3, self._soon_s()))
             self._beat_now.clear()
 
-    def _wants(self) -> bool:
+    def _soon_s(self) -> float:
+        """Until the next beat, where a third of lease_s is not sooner."""
         with self._lock:
-            return not self._leases and self.state in ("training", "finishing")
+            if self._wants():
+                return _ASK_S
+        return _LEAVING_S if self._is_leaving else self._entry.lease_s
+
+    def _wants(self) -> bool:
+        is_over = self._is_leaving or self.state not in ("training", "finishing")
+        return not self._leases and not is_over
 
     def _beat(self) -> Beat:
         with self._lock:
@@ -298,10 +313,11 @@ class Errands:
                 steps_per_s=self._told.get("steps_per_s"),
                 loss=self._loss,
                 waited_s=float(self._told.get("waited_s") or 0.0),
-                wants_lease=not self._leases and self.state in ("training", "finishing"),
+                wants_lease=self._wants(),
                 holds=tuple(self._holds),
                 peer_url=None if self._share is None else self._share.url,
                 unsent=len(self._snapshots),
+                figures=self._figures,
             )
 
     def _hear(self, answer: Beaten) -> None:
@@ -351,7 +367,7 @@ class Errands:
         with self._changed:
             self._encoded.append((snapshot.number, tuple(parts)))
             self._is_encoding = False
-            self._loss = snapshot.loss
+            self._loss, self._figures = snapshot.loss, snapshot.figures
             self._changed.notify_all()
         names = tuple(sha256_of(part) for part in parts)
         contribution = Contribution(
@@ -386,7 +402,9 @@ class Errands:
         version, published = self._entry.version, self._entry.published
         while not self._closing.is_set():
             found = self._link.update(version + 1)
-            if found is None:
+            if found is None:  # it waited long enough, or the run was stopped
+                self._beat_now.set()
+                self._closing.wait(_ASK_S)
                 continue
             if isinstance(found, Parameters):
                 version, published = fetch_whole(

@@ -60,12 +60,19 @@ def enter(link: Link, inner: Inner, *, run: Run, island: str, speed: float | Non
     if joined.fragment_bytes_max != run.outer.fragment_bytes_max:
         parameter_map = ParameterMap(tensors, joined.fragment_bytes_max)
     newest: Parameters | Seeding = joined.parameters or Seeding(island=joined.seeder or "")
+    known: dict[str, bytes] = {}  # what it sends for all is not fetched again
     while isinstance(newest, Seeding):
         if newest.island == island:
-            newest = _seed(link, inner, parameter_map, island=island, epoch=joined.epoch)
+            named = fragments.named(parameter_map, inner.parameters())
+            known = {name.sha256: content for name, content in named}
+            names = tuple(name for name, _ in named)
+            seed = Seed(
+                island=island, epoch=joined.epoch, tensors=parameter_map.tensors, fragments=names
+            )
+            newest = _seeded(link, seed, known)
         else:
             newest = link.parameters(wait_s=min(_WAIT_S, joined.lease_s / 3))
-    version, published = fetch_whole(link, parameter_map, newest, peers=joined.peers)
+    version, published = fetch_whole(link, parameter_map, newest, peers=joined.peers, known=known)
     inner.set_parameters(published)
     return Entry(
         epoch=joined.epoch,
@@ -103,13 +110,8 @@ def fetch_whole(
         return newest.version, fragments.joined(parameter_map, newest.fragments, have)
 
 
-def _seed(
-    link: Link, inner: Inner, parameter_map: ParameterMap, *, island: str, epoch: int
-) -> Parameters:
-    named = fragments.named(parameter_map, inner.parameters())
-    names: tuple[FragmentName, ...] = tuple(name for name, _ in named)
-    seed = Seed(island=island, epoch=epoch, tensors=parameter_map.tensors, fragments=names)
-    answer = link.seed(seed, {name.sha256: content for name, content in named})
+def _seeded(link: Link, seed: Seed, contents: dict[str, bytes]) -> Parameters:
+    answer = link.seed(seed, contents)
     if isinstance(answer, Refused):
-        raise RejectedError(f"the parameters of {island} were refused: {answer.reason}")
+        raise RejectedError(f"the parameters of {seed.island} were refused: {answer.reason}")
     return answer

@@ -17,6 +17,7 @@ import httpx
 import msgspec
 
 from argosy.training import credentials
+from argosy.training.island.caller import Caller
 from argosy.training.island.fragments import sha256_of
 from argosy.training.wire import (
     Accepted,
@@ -84,10 +85,7 @@ class Link:
         self._chance = chance or random.Random()
         self._away_s_max = away_s_max
         self._closing = threading.Event()
-        limits = httpx.Limits(max_connections=STREAMS + 8)
-        self._client = httpx.Client(
-            verify=credentials.calling(folder), timeout=_TIMEOUT, limits=limits, trust_env=False
-        )
+        self._caller = Caller(folder, _TIMEOUT, connections_max=STREAMS + 8)
         self._pool = ThreadPoolExecutor(STREAMS, "fragments")
         self.bytes_up = 0
         self.bytes_down = 0
@@ -97,7 +95,7 @@ class Link:
         """Whoever waits in a call gets ClosedError."""
         self._closing.set()
         self._pool.shutdown(cancel_futures=True)
-        self._client.close()
+        self._caller.close()
 
     def join(self, join: Join) -> Joined | Refused:
         """Take part."""
@@ -222,7 +220,7 @@ class Link:
         headers = {"range": f"bytes={len(before)}-"} if before else {}
         parts = [before]
         total = len(before)
-        with self._client.stream("GET", url, headers=headers, extensions=host) as answer:
+        with self._caller.client.stream("GET", url, headers=headers, extensions=host) as answer:
             answer.raise_for_status()
             try:
                 for chunk in answer.iter_bytes():
@@ -273,7 +271,7 @@ class Link:
         body = msgspec.json.encode(message) if message is not None else content
 
         def attempt() -> httpx.Response:
-            answer = self._client.request(
+            answer = self._caller.client.request(
                 method,
                 self._url + path,
                 content=body,
@@ -309,6 +307,10 @@ class Link:
 
     def _give_up_or_say(self, error: Exception, tries: int, away_s: float) -> None:
         told = _told(error.response) if isinstance(error, httpx.HTTPStatusError) else str(error)
+        if "certificate has expired" in told:
+            raise DeniedError(
+                f"{self._url} shows a certificate that has expired: argosy runs resume makes others"
+            ) from error
         if "CERTIFICATE_VERIFY_FAILED" in told or "certificate verify failed" in told:
             raise DeniedError(f"{self._url} shows a certificate of another run: {told}") from error
         if "alert" in told.lower() and tries >= 5:

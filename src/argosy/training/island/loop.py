@@ -34,13 +34,13 @@ from argosy.training.wire import Evaluated, Lease, Leave
 _WAIT_S = 0.05  # looks for news that often where there is nothing to train on
 _LAST_WORD_S = 10.0  # for what is no loss if it does not come
 _EWMA = 0.2  # weight of the newest step in the measured speed
-_DIVERGED_MAX = 3  # in a row
+_SENSELESS_MAX = 3  # of its last deltas: see IslandLoop._rejoin
 
 logger = logging.getLogger(__name__)
 
 
 class DivergedError(Exception):
-    """Parameters are not finite again and again, each time from the newest version on."""
+    """Its deltas make no sense again and again, each time from the newest version on."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,12 +101,22 @@ class IslandLoop:
         self._started_s = perf_counter()
         self._trained_s = 0.0
         self._steps = self._blocks = self._lost_steps = 0
-        self._contributions = self._refused = self._diverged = self._lives = 0
+        self._contributions = self._refused = self._lives = 0
         self._waited_s = self._stopped_s = self._joined_s = 0.0
-        self._is_draining = False
+        self._senseless_at: list[int] = []  # contributions when it began anew
+        self._is_draining = self._is_hurried = False
+
+    @property
+    def has_joined(self) -> bool:
+        """It takes part, or did."""
+        return self._lives > 0
 
     def drain(self) -> None:
-        """From another thread or a signal: finish the lease under way, send it, and leave."""
+        """From another thread or a signal: finish the lease under way, send it, and leave.
+
+        Again: leave at the next step, and give up that lease.
+        """
+        self._is_hurried = self._is_draining
         self._is_draining = True
 
     def run(self) -> Outcome:
@@ -143,6 +153,7 @@ class IslandLoop:
         self._errands.start()
 
     def _train_all(self) -> str:
+        self._inner.figures()  # begin here: joining was no training
         while True:
             lease = self._next_lease()
             if lease is None:
@@ -191,14 +202,16 @@ class IslandLoop:
         with closing(read_ahead(self._source, spans, blocks=self._run.batch_blocks)) as portions:
             for start in self._starts_of(lease):
                 self._take_news()
-                if self._is_void(lease, life):
-                    self._lose(len(losses), self._why_void(life))
+                why = self._why_void(lease, life) or self._why_ended()
+                if why is not None:
+                    self._lose(len(losses), why)
                     return False
                 losses.append(self._step(start, portions, seen))
         self._errands.wait_encoded()
         self._take_news()
-        if self._is_void(lease, life):
-            self._lose(len(losses), self._why_void(life))
+        why = self._why_void(lease, life)
+        if why is not None:
+            self._lose(len(losses), why)
             return False
         snapshot = self._snapshot(lease, losses, seen.hexdigest())
         self._contributions += 1
@@ -215,28 +228,32 @@ class IslandLoop:
         self._say({"event": "step", "loss": report.loss, "position": start})
         return report.loss
 
-    def _why_void(self, life: int) -> str:
-        return "it joined anew" if self._lives != life else "the lease is another's now"
+    def _why_ended(self) -> str | None:
+        """Why the lease is given up in its middle; it is free again when the island has left."""
+        if self._errands.state == "stopped":
+            return "the run was stopped"
+        return "it was told twice to leave" if self._is_hurried else None
 
     def _lose(self, steps: int, why: str) -> None:
         self._lost_steps += steps
         self._say({"event": "lost", "steps": steps, "why": why})
 
-    def _is_void(self, lease: Lease, life: int) -> bool:
-        """It is another's, or of a life that is over: what was trained on it is forgotten."""
+    def _why_void(self, lease: Lease, life: int) -> str | None:
+        """Why what was trained on it is forgotten: it is another's, or of a life that is over."""
         if self._lives != life:
-            return True
+            return "it joined anew"
         if not self._errands.is_lost(lease.lease):
-            return False
+            return None
         logger.warning("the lease %s is another's now: its steps are taken back", lease.lease)
         self._errands.wait_encoded()
         self._take_news()
         self._inner.set_parameters(self._local.restart())
-        return True
+        return "the lease is another's now"
 
     def _snapshot(self, lease: Lease, losses: list[float], tokens_sha256: str) -> Snapshot:
         """All that was not yet told of the training: at this one point in time."""
         began_s = perf_counter()
+        figures = self._inner.figures()
         delta = self._local.snapshot(self._inner.parameters())
         blocks = sum(span.stop - span.start for span in lease.spans)
         self._stopped_s += perf_counter() - began_s
@@ -249,6 +266,7 @@ class IslandLoop:
             blocks=blocks,
             loss=sum(losses) / len(losses),
             tokens_sha256=tokens_sha256,
+            figures=figures,
         )
 
     def _end(self) -> str:
@@ -274,13 +292,16 @@ class IslandLoop:
 
     def _take_news(self) -> None:
         """Versions and verdicts that came since the last step."""
+        if self._is_draining:
+            self._errands.take_no_more()
         news = self._errands.news()
         if news is not None:
             began_s = perf_counter()
             self._take(news)
             self._stopped_s += perf_counter() - began_s
         evaluate = self._errands.to_evaluate()
-        if evaluate is not None and evaluate == self._local.version:
+        is_wanted = evaluate == self._local.version and self._errands.state != "stopped"
+        if evaluate is not None and is_wanted:
             self._evaluate(evaluate)
 
     def _take(self, news: News) -> None:
@@ -288,7 +309,6 @@ class IslandLoop:
             self._local.sent(number, parts)
         for number, blocks in news.accepted:
             self._blocks += blocks
-            self._diverged = 0
             self._say({"event": "accepted", "number": number})
         for number, steps in news.refused:
             self._refused += 1
@@ -314,12 +334,20 @@ class IslandLoop:
         self._tell()
 
     def _rejoin(self) -> None:
-        """A delta made no sense: leases go back, and all starts from the newest version."""
-        self._diverged += 1
-        if self._diverged > _DIVERGED_MAX:
+        """A delta made no sense: leases go back, and all starts from the newest version.
+
+        That an island's bytes are accepted says nothing: a round judges them later. So what counts
+        is how often it came to this within the last deltas, of which those that follow a senseless
+        one are lost as well, `staleness_max` + 1 each time.
+        """
+        window = (_SENSELESS_MAX + 1) * (self._run.outer.staleness_max + 2)
+        recent = [at for at in self._senseless_at if at > self._contributions - window]
+        self._senseless_at = [*recent, self._contributions]
+        times = len(self._senseless_at)
+        if times > _SENSELESS_MAX:
             raise DivergedError(
-                f"deltas of {self._name} made no sense {self._diverged} times in a row, each time"
-                " from the newest version on. Lower optimizer.lr, or check the chip: argosy ping"
+                f"{self._name} began anew from the newest version {times} times within its last"
+                f" {window} deltas, for they made no sense. Lower optimizer.lr, or replace the chip"
             )
         self._errands.close()
         self._enter()

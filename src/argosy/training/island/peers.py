@@ -15,6 +15,8 @@ waits for.
 
 import asyncio
 import logging
+import socket
+import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -34,7 +36,14 @@ from argosy.training.island.held_copies import (
     UnlikeError,
     fault_of,
 )
-from argosy.training.listening import bind, identity_in, make_server, part_of, url_of
+from argosy.training.listening import (
+    bind,
+    identity_in,
+    keep_renewed,
+    make_server,
+    part_of,
+    url_of,
+)
 from argosy.training.outer.parameters import ParameterMap
 from argosy.training.wire import Copy, CopyRefused, CopyWanted, FragmentName
 
@@ -70,7 +79,7 @@ class PeerShare:
         self.url = url_of(host, listener)
         self._server = make_server(Starlette(routes=self._routes()), context)
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._server.serve(sockets=[listener])),
+            target=lambda: asyncio.run(self._serve(listener, context, folder)),
             name="peers",
             daemon=True,
         )
@@ -90,6 +99,11 @@ class PeerShare:
         """Whoever is fetching is cut off, and fetches elsewhere."""
         self._server.should_exit = True
         self._thread.join(5)
+
+    async def _serve(self, listener: socket.socket, context: ssl.SSLContext, folder: Path) -> None:
+        showing = asyncio.create_task(keep_renewed(context, folder))
+        await self._server.serve(sockets=[listener])
+        showing.cancel()
 
     def _routes(self) -> list[Route]:
         return [

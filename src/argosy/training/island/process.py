@@ -2,8 +2,10 @@
 
 Says what happens as one JSON object a line on stdout: started, joined, step, version, accepted,
 lost, evaluated, copied, copy refused, restored, and at the end what came of it. Ends with 0 when
-the run is over, 1 with a sentence on stderr when it cannot take part. SIGTERM: it finishes its
-lease, sends it, and leaves. It may be killed at any time and started again with the same spec.
+the run is over, with a sentence on stderr and 1 when it cannot take part, and `DIVERGED` where
+starting it again is no use. SIGTERM or SIGINT: it finishes its lease, sends it, and leaves; a
+second one, or an operator's stop of the run: it leaves at its next step. It may be killed at any
+time and started again with the same spec.
 """
 
 import contextlib
@@ -29,6 +31,8 @@ from argosy.training.island.loop import DivergedError, IslandLoop, Setting
 from argosy.training.island.peers import PeerShare
 from argosy.training.island.reference import ReferenceInner, ReferenceSource
 
+DIVERGED = 4  # an exit status: deltas made no sense again and again
+
 
 class IslandSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All that an island needs."""
@@ -45,6 +49,7 @@ class IslandSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     peer_host: str | None = "127.0.0.1"  # where peers reach it; None: it gives them nothing
     peer_port: int = 0
     copies_bytes_max: int | None = None  # of others' checkpoints in memory; None: see _copies_bytes
+    chip: str | None = None  # of its pool, as the catalogue calls it; None: as its driver says
     away_s_max: float = 900.0  # a syncer that is silent for so long is given up
 
 
@@ -73,11 +78,13 @@ def main(arguments: list[str]) -> int:
     try:
         with _parts(spec, known[spec.island]) as parts:
             return _train(spec, parts)
+    except DivergedError as error:
+        sys.stderr.write(f"{spec.island}: {error}\n")
+        return DIVERGED
     except (
         RejectedError,
         AwayError,
         DeniedError,
-        DivergedError,
         CredentialsError,
         CheckpointError,
         OSError,
@@ -107,7 +114,8 @@ def _train(spec: IslandSpec, parts: Parts) -> int:
         validation=parts.validation,
         say=say,
     )
-    signal.signal(signal.SIGTERM, lambda *_: loop.drain())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: _leave(loop))
     try:
         outcome = loop.run()
     finally:
@@ -118,6 +126,13 @@ def _train(spec: IslandSpec, parts: Parts) -> int:
             share.close()
     _write({"event": "ended", **msgspec.structs.asdict(outcome)})
     return 0
+
+
+def _leave(loop: IslandLoop) -> None:
+    """On a signal. One that waits to take part has nothing to hand in."""
+    if not loop.has_joined:
+        raise SystemExit(0)
+    loop.drain()
 
 
 def _copies(
@@ -170,6 +185,7 @@ def _reference(spec: IslandSpec, island: Island) -> Parts:
 
 def _torch(spec: IslandSpec, island: Island) -> Parts:
     # Here, not above: the rest of an island runs without torch.
+    from argosy.fleet.catalogue import chip
     from argosy.training.data.reader import Dataset, Reader
     from argosy.training.torch_island.inner import TorchInner
 
@@ -177,7 +193,8 @@ def _torch(spec: IslandSpec, island: Island) -> Parts:
     dataset = Dataset.open(run.data.path)
     held_back = run.data.validation_blocks
     reader = Reader.of(dataset, seed=run.seed, held_back=held_back)
-    inner = TorchInner(run, island, vocabulary=dataset.vocab_size)
+    known = None if spec.chip is None else chip(spec.chip)
+    inner = TorchInner(run, island, vocabulary=dataset.vocab_size, chip=known)
     validation = (lambda: dataset.validation_blocks(held_back)) if held_back else None
     return Parts(inner=inner, source=reader, validation=validation)
 

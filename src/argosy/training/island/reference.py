@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from argosy.fleet.runs import Run
-from argosy.training.inner import Blocks, CheckpointError, StepReport, Tensor, Vector
+from argosy.training.inner import Blocks, CheckpointError, Figures, StepReport, Tensor, Vector
 
 _WIDTH = 16
 
@@ -68,6 +68,10 @@ class ReferenceInner:
 
     def loss(self, blocks: Blocks) -> float:
         return self._gradient(blocks)[0]
+
+    def figures(self) -> Figures | None:
+        """It has no chip of its own to measure."""
+        return None
 
     def save(self, path: str) -> None:
         folder = Path(path)

@@ -23,6 +23,7 @@ from argosy.store.runs import (
     RoundRecord,
     RunRecord,
 )
+from argosy.training.inner import Figures
 from argosy.training.syncer.seats import Seat, Seats
 from argosy.training.syncer.settled import Measuring, SettledByVersion
 from argosy.training.syncer.vault import Vault
@@ -160,6 +161,7 @@ class Affairs:
                 waited_s=seat.waited_s,
                 bytes_in=self.seats.moved.get(seat.island, (0, 0))[0],
                 bytes_out=self.seats.moved.get(seat.island, (0, 0))[1],
+                **_measured(seat.figures),
             )
             for seat in heard
         ]
@@ -210,6 +212,17 @@ class Affairs:
     def now_s(self) -> float:
         """The loop's clock."""
         return asyncio.get_running_loop().time()
+
+
+def _measured(figures: Figures | None) -> dict[str, float | None]:
+    """What the ledger keeps of them."""
+    if figures is None:
+        return {}
+    return {
+        "mfu": figures.mfu,
+        "energy_j_per_million_tokens": figures.energy_j_per_million_tokens,
+        "cost_usd_per_million_tokens": figures.cost_usd_per_million_tokens,
+    }
 
 
 def blocks_free(record: RunRecord) -> int:

@@ -240,8 +240,13 @@ class Desk:
         return self._at.parameters_now() or Seeding(island=self._seeder[0] if self._seeder else "")
 
     async def update(self, version: int, *, wait_s: float) -> Update | Parameters | None:
-        """What leads to that version. None: not yet; Parameters: it is kept no more."""
-        await self._at.wait(lambda: (self._at.versions.version or 0) >= version, wait_s)
+        """What leads to that version. None: not yet; Parameters: it is kept no more.
+
+        Of a stopped run that is told at once, so that islands ask what became of it.
+        """
+        await self._at.wait(
+            lambda: (self._at.versions.version or 0) >= version or self.state == "stopped", wait_s
+        )
         made = self._at.versions.made.get(version)
         if made is not None and made.update:
             return Update(

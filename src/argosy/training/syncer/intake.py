@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from argosy.store.run_claims import Booked, Declined, Sent
+from argosy.store.run_claims import Booked, Declined
+from argosy.store.runs import Sent
 from argosy.training.outer.codec import DamagedError
 from argosy.training.syncer.affairs import Affairs
 from argosy.training.syncer.seats import Seat

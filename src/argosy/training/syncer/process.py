@@ -131,6 +131,7 @@ async def _serve(engine: Engine, spec: SyncerSpec, lease: Lease, desk: Desk) -> 
     server = listening.make_server(serving.app_of(desk), context)
     serves = asyncio.create_task(server.serve(sockets=[listener]))
     ticking = asyncio.create_task(desk.tick_forever())
+    showing = asyncio.create_task(listening.keep_renewed(context, Path(spec.credentials)))
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
@@ -139,7 +140,7 @@ async def _serve(engine: Engine, spec: SyncerSpec, lease: Lease, desk: Desk) -> 
     await desk.dismiss()
     server.should_exit = True
     await asyncio.wait([serves], timeout=5)
-    for task in (ticking, renewing):
+    for task in (ticking, renewing, showing):
         task.cancel()
     await desk.close()
     if desk.fenced is not None:

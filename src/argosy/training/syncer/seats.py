@@ -17,6 +17,7 @@ from argosy.policies.elasticity import (
     closing,
     rations,
 )
+from argosy.training.inner import Figures
 from argosy.training.wire import Beat, IslandStatus, Peer
 
 _BACK_S = 5.0  # islands try again every 2 s at least, see island/link.py
@@ -44,6 +45,7 @@ class Seat:
     version: int | None = None
     loss: float | None = None
     waited_s: float = 0.0
+    figures: Figures | None = None
     peer_url: str | None = None
     returned_s: float = 0.0  # when its last contribution came
     held: dict[str, Held] = dataclasses.field(default_factory=dict)  # the first is trained on
@@ -110,6 +112,7 @@ class Seats:
         seat.version = beat.version
         seat.loss = beat.loss
         seat.waited_s = beat.waited_s
+        seat.figures = beat.figures
         seat.peer_url = beat.peer_url
         if not beat.unsent:
             seat.back_by_s = None
@@ -202,6 +205,7 @@ class Seats:
                 blocks_done=blocks_done.get(seat.island, 0),
                 bytes_in=self.moved.get(seat.island, (0, 0))[0],
                 bytes_out=self.moved.get(seat.island, (0, 0))[1],
+                figures=seat.figures,
             )
             for seat in sorted(self.seats.values(), key=lambda one: one.island)
         )

@@ -13,7 +13,7 @@ import numpy as np
 
 from argosy.fleet.catalogue import Chip
 from argosy.fleet.runs import Island, Run
-from argosy.training.inner import Blocks, StepReport, Tensor, Vector
+from argosy.training.inner import Blocks, Figures, StepReport, Tensor, Vector
 from argosy.training.torch_island import checkpoint, ranks, report
 from argosy.training.torch_island.adapters import (
     PowerMeter,
@@ -132,7 +132,7 @@ class TorchInner:
         finally:
             self._close_ranks()
 
-    def figures(self) -> report.IslandFigures | None:
+    def figures(self) -> Figures | None:
         """Of the time since the call before (or the beginning), all waiting in it; None: no step.
 
         Watts are read now, where the island's `power_w` does not say them.

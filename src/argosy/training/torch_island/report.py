@@ -1,18 +1,6 @@
 """What an island's measured seconds come to: tokens/s, MFU, joules and dollars; loads no torch."""
 
-import msgspec
-
-
-class IslandFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one stretch of training. Unknown is None."""
-
-    tokens: int
-    seconds: float
-    tokens_per_s: float
-    flops_per_s: float  # of the model's arithmetic, recomputation left out
-    mfu: float | None  # share of the chips' dense peak
-    energy_j_per_million_tokens: float | None
-    cost_usd_per_million_tokens: float | None
+from argosy.training.inner import Figures
 
 
 def figures(
@@ -23,7 +11,7 @@ def figures(
     peak_flops: float | None,
     power_w: float | None,
     price_usd_per_hour: float | None,
-) -> IslandFigures:
+) -> Figures:
     """Of the whole island: `peak_flops`, `power_w` and the price are of all its chips together.
 
     `seconds` should hold the waiting too: watts and dollars are paid for it.
@@ -33,7 +21,7 @@ def figures(
     tokens_per_s = tokens / seconds
     flops_per_s = tokens_per_s * flops_per_token
     per_million_s = 1e6 / tokens_per_s
-    return IslandFigures(
+    return Figures(
         tokens=tokens,
         seconds=seconds,
         tokens_per_s=tokens_per_s,

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from argosy.fleet.runs import NewModel
-from argosy.training.inner import Tensor
 
 Keys = dict[str, Any]  # a config.json: written by others, so of any types
 
@@ -66,12 +65,8 @@ def _halves(model: NewModel) -> int:
     return max(1, round(model.hidden / model.heads / 2))
 
 
-def tensors_of(shape: LlamaShape) -> tuple[Tensor, ...]:
-    """Its parameters in the order of the vector, a tied head left out."""
-    return tuple(Tensor(name=name, shape=size) for name, size in _sizes(shape))
-
-
-def _sizes(shape: LlamaShape) -> Iterator[tuple[str, tuple[int, ...]]]:
+def sizes_of(shape: LlamaShape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of each parameter, in the vector's order; a tied head is left out."""
     width, kv_width = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     yield "model.embed_tokens.weight", (shape.vocabulary, shape.hidden)
     for layer in range(shape.layers):
@@ -157,7 +152,7 @@ def from_config(config: Keys) -> LlamaShape:
 def parameters_of(shape: LlamaShape) -> int:
     """All trained values."""
     total = 0
-    for _, size in _sizes(shape):
+    for _, size in sizes_of(shape):
         values = 1
         for side in size:
             values *= side

@@ -1,0 +1,21 @@
+"""The pools that islands of a run are on, as a run's folder keeps them. Light: the CLI reads it."""
+
+import msgspec
+
+from argosy.fleet.launchers import RayLauncher
+
+
+class PlacedPool(msgspec.Struct, frozen=True, kw_only=True):
+    """A pool, without the fleet that it is of."""
+
+    name: str
+    launcher: RayLauncher
+    chip: str | None
+    maker: str | None  # of the chip
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
+    """Which islands of a run are where."""
+
+    pools: tuple[PlacedPool, ...]
+    islands: dict[str, str]  # the pool of each

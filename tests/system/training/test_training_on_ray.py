@@ -1,0 +1,171 @@
+"""`argosy train` with islands on the nodes of a real Ray cluster: a raylet dies, or the command."""
+
+import importlib.util
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from training_process import TrainingProcess, check_books, done_share, run_argosy, write_run
+
+from tests.launchers.ray_cluster import RayCluster, as_json
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed"),
+]
+ADDRESSES = {"east": "127.0.0.3", "west": "127.0.0.4", "north": "127.0.0.5"}
+PROGRAM = "argosy.training.island.launched"
+LAUNCHER = '{{kind: ray, address: "{address}", labels: {{lab: here}}, resource: chip}}'
+FLEET = """\
+fleet: trained
+pools:
+  - {{name: chips, region: lab/here, launcher: {launcher}}}
+models:
+  - {{name: served}}
+deployments:
+  - {{model: served, pool: chips, engine: {{kind: simulated}}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    folder = Path(tempfile.mkdtemp(prefix="ray"))  # pytest's own is too long for a socket
+    cluster = RayCluster(folder)
+    try:
+        cluster.start_head()
+        start_node(cluster, "east")
+        start_node(cluster, "west")
+        yield cluster
+    finally:
+        cluster.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def start_node(cluster: RayCluster, name: str) -> None:
+    cluster.start_node(name, ADDRESSES[name], resources=as_json(chip=1), labels={"lab": "here"})
+
+
+def islands() -> dict[str, psutil.Process]:
+    """Those that live, by their node's name."""
+    names = {address: name for name, address in ADDRESSES.items()}
+    found: dict[str, psutil.Process] = {}
+    for process in psutil.process_iter():
+        try:
+            words = process.cmdline()
+        except psutil.Error:
+            continue
+        if PROGRAM in words and "--host" in words:
+            found[names[words[words.index("--host") + 1]]] = process
+    return found
+
+
+def fleet_file(cluster: RayCluster, folder: Path) -> Path:
+    path = folder / "fleet.yaml"
+    path.write_text(FLEET.format(launcher=LAUNCHER.format(address=cluster.address)))
+    return path
+
+
+def run_file(folder: Path, *, steps: int) -> Path:
+    """Two islands, each on a chip of the pool; no round closes without both."""
+    path = write_run(folder / "run.yaml", steps=steps, islands=("ann", "bob"))
+    text = path.read_text().replace("threads: 1}", "threads: 1, pool: chips}")
+    path.write_text(text.replace("outer: {", "outer: {quorum: 2, "))
+    return path
+
+
+@pytest.fixture
+def placed(command, cluster: RayCluster, state: Path, tmp_path: Path):
+    """Starts a run of that many steps, and waits until both islands train."""
+
+    def start(steps: int) -> TrainingProcess:
+        fleet = fleet_file(cluster, tmp_path)
+        inner = ("--inner", "reference", "--step-s", "0.02")
+        file = run_file(tmp_path, steps=steps)
+        process = command("train", file, "--fleet", fleet, *inner)
+        process.wait_until(lambda: done_share(state) > 0)
+        process.wait_until(lambda: set(islands()) == {"east", "west"})
+        return process
+
+    return start
+
+
+def test_an_island_whose_raylet_dies_goes_on_elsewhere_and_every_block_counts_once(
+    placed, cluster, state
+):
+    process = placed(600)
+    cluster.raylet("east").kill()
+    start_node(cluster, "north")
+    process.wait_until(lambda: set(islands()) == {"west", "north"})
+    assert process.wait_exit(120) == 0, process.said
+    check_books(state)
+    assert "started again in 0.5 s" in process.said
+    assert islands() == {}
+    assert not (state / "runs/tried/placed.json").exists()
+    check_alike_on_nodes(cluster, state)
+    assert keys_on_nodes(cluster) == []
+    cluster.kill("east")
+    start_node(cluster, "east")
+    cluster.kill("north")
+
+
+def check_alike_on_nodes(cluster: RayCluster, state: Path) -> None:
+    """What an island had at the end is what the syncer wrote, bit for bit."""
+    final = json.loads((state / "runs/tried/syncer/final/parameters.json").read_text())
+    logs = cluster.state.glob("argosy/ray/run-tried-*/logs/island-*.log")
+    lines = [line for log in logs for line in log.read_text().splitlines()]
+    ended = [json.loads(line) for line in lines if '"event":"ended"' in line]
+    assert final["sha256"] in {one["published_sha256"] for one in ended}
+
+
+def keys_on_nodes(cluster: RayCluster) -> list[Path]:
+    return sorted(cluster.state.glob("argosy/ray/run-tried-*/files/**/*.key"))
+
+
+def test_islands_outlive_a_killed_command_and_the_next_one_goes_on_with_them_or_ends_them(
+    placed, cluster, command, state
+):
+    process = placed(200_000)
+    (key, *_) = keys = keys_on_nodes(cluster)
+    assert len(keys) == 2
+    assert {path.stat().st_mode & 0o777 for path in keys} == {0o600}
+    assert in_store_of_cluster(cluster, PROGRAM)
+    assert not in_store_of_cluster(cluster, key.read_text().splitlines()[1])
+    before = {node: island.pid for node, island in islands().items()}
+    psutil.wait_procs(process.kill(), 30)
+    before_share = done_share(state)
+    again = command("runs", "resume", "tried")
+    again.wait_until(lambda: done_share(state) > before_share)
+    assert {node: island.pid for node, island in islands().items()} == before
+    again.wait_until(lambda: certificates_on_nodes(cluster) == certificates_here(state))
+    again.interrupt()
+    assert again.wait_exit(120) == 0, again.said
+    assert islands() == {}
+    once_more = command("runs", "resume", "tried")
+    once_more.wait_until(lambda: len(islands()) == 2)
+    once_more.kill()
+    assert len(islands()) == 2
+    stopped = run_argosy(state, "runs", "stop", "tried")
+    assert stopped.returncode == 0, stopped.stderr
+    assert islands() == {}, stopped.stderr
+
+
+def certificates_on_nodes(cluster: RayCluster) -> set[bytes]:
+    found = cluster.state.glob("argosy/ray/run-tried-*/files/**/tls.crt")
+    return {path.read_bytes() for path in found}
+
+
+def certificates_here(state: Path) -> set[bytes]:
+    found = state.glob("runs/tried/credentials/islands/*/tls.crt")
+    return {path.read_bytes() for path in found}
+
+
+def in_store_of_cluster(cluster: RayCluster, text: str) -> bool:
+    """Whether the head has it in its tables on the disk."""
+    files = [path for path in (cluster.state.parent / "gcs").rglob("*") if path.is_file()]
+    assert files
+    return any(text.encode() in path.read_bytes() for path in files)
