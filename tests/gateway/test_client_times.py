@@ -59,13 +59,13 @@ def test_a_client_that_trickles_its_head_is_not_given_more_time_for_each_byte():
             loop = asyncio.get_running_loop()
             start_s = loop.time()
             asking = asyncio.create_task(client.answer())
-            for byte in request("/health", method="GET", x="y" * 200):
+            for byte in request("/health", method="GET", x="y" * 800):
                 client.say(bytes([byte]))
                 await asyncio.sleep(0.01)
                 if asking.done():
                     break
             assert (await asking).status == 408
-            assert loop.time() - start_s < 1.5
+            assert loop.time() - start_s < 6
 
     run(test())
 

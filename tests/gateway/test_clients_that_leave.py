@@ -9,7 +9,7 @@ from upstream import EVENTS, Behaviour, Call, answers, delta, hangs, streams_for
 
 PATHS = ["/v1/chat/completions", "/v1/messages"]
 STREAM = {**HELLO, "stream": True}
-SOON_S = 1.0  # it takes a few milliseconds; the rest is for a machine that is busy
+SOON_S = 5.0  # it takes a few milliseconds; the rest is for a machine that is busy
 
 
 async def left_soon(call: Call, since_s: float) -> None:

@@ -22,11 +22,11 @@ async def slow_body(house: House, number: int) -> None:
 
 
 async def trickle(house: House, data: bytes, at_once: int) -> None:
-    """The beginning at once, then one byte a second."""
+    """The beginning at once, then one byte each ten seconds."""
     client = await house.client()
     client.say(data[:at_once])
     for byte in data[at_once:]:
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(10)
         client.say(bytes([byte]))
 
 
@@ -46,7 +46,7 @@ def test_slow_clients_do_not_delay_others(slow):
             tasks = [asyncio.create_task(next(kinds)(house, number)) for number in range(SLOW)]
             await asyncio.sleep(0.3)
             seconds = [await quick(house) for _ in range(20)]
-            assert sorted(seconds)[18] < 1.0
+            assert sorted(seconds)[18] < 5
             assert len(house.gateway._connections) >= SLOW
             for task in tasks:
                 task.cancel()

