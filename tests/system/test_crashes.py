@@ -55,6 +55,7 @@ def test_a_hung_replica_is_told_is_passed_over_and_is_replaced(breakable: FleetP
     assert max(attempts[one.request] for one in ended) > 1, "none was on the hung one"
 
 
+@pytest.mark.timeout(300)  # a minute where two cores do nothing else
 def test_clients_without_a_byte_notice_no_killed_replica(breakable: FleetProcess, say):
     breakable.wait_ready()
     restarts = _restarts(breakable)
