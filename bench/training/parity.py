@@ -91,6 +91,7 @@ for _h in (10, 12, 30, 100):
             _way = Way(inner_steps=_h, inner_lr=_inner, lr=_lr, momentum=_momentum)
             WAYS[_name] = _way
             WAYS[f"{_name} slow"] = replace(_way, betas=SLOW)
+            WAYS[f"{_name} slow v"] = replace(_way, betas=(BETAS[0], SLOW[1]))
 WAYS |= {
     "sync 1": Sync(batches=1),
     "sync 1 lr=1.7e-3": Sync(batches=1, lr=1.7e-3),
@@ -99,6 +100,10 @@ WAYS |= {
     "h=30 lr=1.0 m=0.0 bits=8": Way(lr=1.0, momentum=0.0, bits_up=8, bits_down=8),
     "h=30 lr=1.0 m=0.0 no overlap": Way(lr=1.0, momentum=0.0, is_overlapped=False),
     "h=3 ideal slow inner=0.005": replace(IDEAL, inner_steps=3, inner_lr=5e-3),
+    "h=3 ideal slow inner=0.008": replace(IDEAL, inner_steps=3, inner_lr=8e-3),
+    "h=3 ideal slow v inner=0.005": replace(
+        IDEAL, inner_steps=3, inner_lr=5e-3, betas=(BETAS[0], SLOW[1])
+    ),
     "h=3 ideal slow inner=0.003": replace(IDEAL, inner_steps=3, inner_lr=3e-3),
     "h=30 ideal slow inner=0.003": replace(IDEAL, inner_lr=3e-3),
     "h=30 ideal slow inner=0.002": replace(IDEAL, inner_lr=2e-3),
