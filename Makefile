@@ -107,7 +107,7 @@ bench-data: $(VENV)/.dev  ## packed tokens, read beside LitData and MDS; see doc
 bench-islands: $(VENV)/.train  ## three islands of speeds 4:2:1, alone and together; see docs/TRAIN.md
 	@$(BIN)/python -m bench.training.islands $(ARGS)
 
-bench-shaped: $(VENV)/.dev $(VENV)/.train  ## islands beside DDP on 100 Mbit/s links: 12 minutes, as root; see docs/TRAINING_PARITY.md
+bench-shaped: $(VENV)/.dev $(VENV)/.train  ## islands beside DDP on 100 Mbit/s links: up to half an hour, as root; see docs/TRAINING_PARITY.md
 	@$(BIN)/python -m bench.training.shaped build/shaped build/shaped.json $(ARGS)
 
 bench-churn: $(VENV)/.dev  ## an hour of killed replicas and lost clouds: is memory bounded?
