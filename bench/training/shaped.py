@@ -1,6 +1,6 @@
 """Islands beside data parallelism over real links of 100 Mbit/s: the loss of each at equal time.
 
-    sudo .venv/bin/python -m bench.training.shaped WORK OUT.json        # two cores; half an hour if they are busy
+    sudo .venv/bin/python -m bench.training.shaped WORK OUT.json        # up to half an hour
 
 Real processes, a thread each, in network namespaces whose links the kernel shapes (`shaped_net`).
 First the islands of examples/two-islands.yaml: a syncer, TLS, all that `argosy train` starts. Then
