@@ -17,8 +17,11 @@ from argosy.fleet.config import SimulatedEngine
 from argosy.fleet.messages import Command, ReplicaSpec
 from argosy.launchers.local import LocalPool
 from argosy.policies.health import HealthSettings
+from argosy.policies.lifecycle import Settings as Pace
 
 TINY = str(Path(__file__).with_name("tiny_replica.py"))
+# Of those whose successors come up in one tick the second waits for the next interval.
+PACE = Pace(removal_interval_s=1.0)
 QUICK = HealthSettings(probe_interval_s=0.1, probe_interval_s_starting=0.05)
 
 
@@ -51,7 +54,7 @@ class House:
             publish=self._watch,
             prober=HttpProber(),
             chance=random.Random(1),
-            settings=Settings(health=QUICK, drain_s=5.0),
+            settings=Settings(health=QUICK, pace=PACE, drain_s=5.0),
         )
         self._came_up = False
 

@@ -8,11 +8,14 @@ The head keeps its tables in RocksDB, so it can come back.
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -125,6 +128,19 @@ class RayCluster:
                 stderr=log,
                 start_new_session=True,
             )
+
+
+@contextlib.contextmanager
+def running_cluster(*, host: str = "127.0.0.2") -> Iterator[RayCluster]:
+    """Its head, without raylets yet; all end with it."""
+    folder = Path(tempfile.mkdtemp(prefix="ray"))  # pytest's own is too long for a socket
+    cluster = RayCluster(folder, host=host)
+    try:
+        cluster.start_head()
+        yield cluster
+    finally:
+        cluster.close()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def suspend(process: psutil.Process) -> None:

@@ -3,12 +3,9 @@
 import asyncio
 import importlib.util
 import logging
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import TypeVar
 
 import httpx
@@ -24,7 +21,7 @@ from argosy.launchers.port import LaunchError, NoCapacityError, PoolUnseenError
 from argosy.launchers.ray.link import Link
 from argosy.launchers.ray.pool import RayPool
 from tests.launchers.conformance import LAWS, Bench, Law, name_of, replica, seen, until
-from tests.launchers.ray_cluster import RayCluster, as_json, suspend
+from tests.launchers.ray_cluster import RayCluster, as_json, running_cluster, suspend
 
 pytestmark = [
     pytest.mark.ray,
@@ -113,17 +110,11 @@ NODES = {"gcp": "127.0.0.3", "aws": "127.0.0.4", "azure": "127.0.0.5"}
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    folder = Path(tempfile.mkdtemp(prefix="ray"))  # pytest's own is too long for a socket
-    cluster = RayCluster(folder)
-    try:
-        cluster.start_head()
+    with running_cluster() as cluster:
         start_node(cluster, "gcp")
         start_node(cluster, "aws")
         start_node(cluster, "azure")
         yield cluster
-    finally:
-        cluster.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def start_node(cluster: RayCluster, cloud: str) -> None:

@@ -2,12 +2,9 @@
 
 import asyncio
 import importlib.util
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -20,7 +17,7 @@ from argosy.fleet.messages import ReplicaSpec
 from argosy.launchers.ray.pool import RayPool
 from tests.launchers.conformance import Bench, seen, until
 from tests.launchers.machines import Machines, can_be_had
-from tests.launchers.ray_cluster import RayCluster, as_json
+from tests.launchers.ray_cluster import RayCluster, as_json, running_cluster
 
 pytestmark = [
     pytest.mark.ray,
@@ -45,10 +42,7 @@ def machines() -> Iterator[Machines]:
 
 @pytest.fixture
 def cluster(machines: Machines) -> Iterator[RayCluster]:
-    folder = Path(tempfile.mkdtemp(prefix="ray"))  # short: sockets lie in it
-    cluster = RayCluster(folder, host=machines.address)
-    try:
-        cluster.start_head()
+    with running_cluster(host=machines.address) as cluster:
         for name in NODES:
             cluster.start_node(
                 name,
@@ -58,9 +52,6 @@ def cluster(machines: Machines) -> Iterator[RayCluster]:
                 on=machines.on(name),
             )
         yield cluster
-    finally:
-        cluster.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def spec(name: str) -> ReplicaSpec:

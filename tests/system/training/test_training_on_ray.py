@@ -2,8 +2,6 @@
 
 import importlib.util
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import psutil
 import pytest
 from training_process import TrainingProcess, check_books, done_share, run_argosy, write_run
 
-from tests.launchers.ray_cluster import RayCluster, as_json
+from tests.launchers.ray_cluster import RayCluster, as_json, running_cluster
 
 pytestmark = [
     pytest.mark.ray,
@@ -34,16 +32,10 @@ deployments:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    folder = Path(tempfile.mkdtemp(prefix="ray"))  # pytest's own is too long for a socket
-    cluster = RayCluster(folder)
-    try:
-        cluster.start_head()
+    with running_cluster() as cluster:
         start_node(cluster, "east")
         start_node(cluster, "west")
         yield cluster
-    finally:
-        cluster.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def start_node(cluster: RayCluster, name: str) -> None:
