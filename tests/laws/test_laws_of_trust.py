@@ -126,6 +126,33 @@ def test_whoever_goes_against_the_others_is_refused_alone_however_long_its_delta
     assert words[who].kind == "against"
 
 
+@settings(max_examples=20)
+@given(seeds, st.sampled_from("abc"))
+def test_a_chip_that_goes_on_turning_signs_is_to_begin_anew_and_no_other_is(seed, who):
+    chance = random.Random(seed)
+    state = after_rounds(chance, "abc")
+    kinds = []
+    for _ in range(SETTINGS.against_max + 3):
+        made = vectors(chance, "abc", 0.3)
+        made[who] = [-x for x in made[who]]
+        state, words = judged(state, made)
+        assert all(word == Trusted() for name, word in words.items() if name != who)
+        kinds.append(words[who].kind)
+    assert kinds == ["against"] * SETTINGS.against_max + ["turned"] * 3
+
+
+def test_an_island_that_goes_along_again_is_forgiven():
+    chance = random.Random(1)
+    state = after_rounds(chance, "abc")
+    for _ in range(SETTINGS.against_max):
+        made = vectors(chance, "abc", 0.3)
+        made["a"] = [-x for x in made["a"]]
+        state, _ = judged(state, made)
+        assert dict(state.times_against) == {"a": 1}
+        state, _ = judged(state, vectors(chance, "abc", 0.3))
+        assert state.times_against == ()
+
+
 def test_of_two_islands_that_oppose_each_other_nobody_can_say_which_is_right():
     chance = random.Random(0)
     state = after_rounds(chance, "ab")
@@ -134,6 +161,7 @@ def test_of_two_islands_that_oppose_each_other_nobody_can_say_which_is_right():
     state, words = judged(state, made)
     assert {word.kind for word in words.values()} == {"against"}
     assert state.rounds_doubted == 1
+    assert state.times_against == ()  # neither is to end for it
 
 
 def test_after_some_rounds_of_which_nothing_is_believed_the_usual_has_changed():

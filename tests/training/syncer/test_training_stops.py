@@ -29,6 +29,16 @@ class WrongInner(ReferenceInner):
         return super().parameters() + 1e3
 
 
+class TurningInner(ReferenceInner):
+    """Of a chip that turns the sign of all that a step changes."""
+
+    def step(self, blocks, *, share_done):
+        before = self.parameters()
+        report = super().step(blocks, share_done=share_done)
+        self.set_parameters(2 * before - self.parameters())
+        return report
+
+
 def trains(event):
     return event.get("event") == "step"
 
@@ -99,15 +109,16 @@ def catches(pid, number):
     return bool(mask >> (number - 1) & 1)
 
 
-def test_a_chip_that_is_wrong_for_good_ends_though_each_delta_was_accepted(start):
-    running = start(a_run(blocks=1_000_000))
+@pytest.mark.parametrize("wrong", [WrongInner, TurningInner])
+def test_a_chip_that_is_wrong_for_good_ends_though_each_delta_was_accepted(start, wrong):
+    running = start(a_run(blocks=1_000_000, islands=("ann", "bob", "cat")))
     running.syncer()
-    ann = running.island("ann")
+    ann, cat = running.island("ann"), running.island("cat")
     ann.wait_for(lambda event: event.get("version", 0) >= 4)  # it is known what is usual
     said = []
     link = Link(running.url, folder_of(running.credentials, "island", "bob"))
     bob = IslandLoop(
-        WrongInner(running.run, vocabulary=VOCABULARY, step_s=0.01),
+        wrong(running.run, vocabulary=VOCABULARY, step_s=0.01),
         ReferenceSource(running.run, vocabulary=VOCABULARY),
         link,
         Setting(run=running.run, island="bob"),
@@ -123,7 +134,7 @@ def test_a_chip_that_is_wrong_for_good_ends_though_each_delta_was_accepted(start
     newest = max(event.get("version", 0) for event in ann.events)
     ann.wait_for(lambda event: event.get("version", 0) >= newest + 2)  # all of bob's are judged
     running.read(runs.set_wanted, "stopped")
-    assert ann.end() == 0
+    assert (ann.end(), cat.end()) == (0, 0)
     running.check_books()
     counted = running.read(runs.islands_of)
     assert {row.island: row.blocks_done for row in counted}["bob"] == 0

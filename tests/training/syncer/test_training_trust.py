@@ -49,7 +49,11 @@ class Rounds:
         pending = [record(name, self.version) for name in deltas]
         stacked = np.stack([delta.astype(np.float64) for delta in deltas.values()])
         plan = self.judge.plan(
-            pending, (stacked @ stacked.T).tolist(), version=self.version, tokens_full=84 * 16
+            pending,
+            (stacked @ stacked.T).tolist(),
+            version=self.version,
+            live=STEPS,
+            tokens_full=84 * 16,
         )
         for one in plan.taken:
             self.now = self.now - np.float32(one.weight) * deltas[one.island]
@@ -132,3 +136,16 @@ def test_after_a_refused_delta_an_honest_one_of_the_same_island_is_believed():
     deltas = rounds.deltas()
     assert rounds.close({**deltas, "slow": turned(deltas["slow"])})
     assert rounds.close(rounds.deltas()) == {}
+
+
+def test_near_the_optimum_a_chip_that_goes_on_turning_signs_is_told_to_begin_anew():
+    rounds = Rounds()
+    rounds.honest(100)
+    kinds = []
+    for _ in range(60):
+        deltas = rounds.deltas()
+        refused = rounds.close({**deltas, "middle": turned(deltas["middle"])})
+        assert set(refused) <= {"middle"}
+        kinds += [why.partition(":")[0] for why in refused.values()]
+    assert kinds[:4] == ["against"] * 4
+    assert kinds.count("turned") > 4

@@ -34,10 +34,11 @@ class Distrust(msgspec.Struct, frozen=True, kw_only=True):
     """Refuse it; its blocks are to be leased anew.
 
     `senseless`: what its island trained after it makes no sense either. `against`: only this delta
-    is taken back.
+    is taken back. `turned`: one of many that went against the others; its island begins anew, and
+    ends where that does not help.
     """
 
-    kind: Literal["senseless", "against"]
+    kind: Literal["senseless", "against", "turned"]
     reason: str
 
 
@@ -46,6 +47,9 @@ class TrustState(msgspec.Struct, frozen=True, kw_only=True):
 
     recent: tuple[DeltaSeen, ...] = ()  # believed, the newest last
     rounds_doubted: int = 0  # in a row, of which nothing was believed
+    # By island: deltas that went against the others while some other was believed, less those
+    # since that went along.
+    times_against: tuple[tuple[str, int], ...] = ()
 
 
 def judge(
@@ -69,7 +73,33 @@ def judge(
         seen, words = _verdicts(deltas, products, recent, settings)
     believed = [one for one, word in zip(seen, words, strict=True) if isinstance(word, Trusted)]
     kept = (*recent, *believed)[-settings.seen_max :]
-    return TrustState(recent=kept, rounds_doubted=doubted), words
+    times, words = _counted(dict(state.times_against), seen, words, settings)
+    return TrustState(recent=kept, rounds_doubted=doubted, times_against=times), words
+
+
+def _counted(
+    times: dict[str, int],
+    seen: Sequence[DeltaSeen],
+    words: Sequence[Trusted | Distrust],
+    settings: ElasticitySettings,
+) -> tuple[tuple[tuple[str, int], ...], tuple[Trusted | Distrust, ...]]:
+    """How often each has gone against the others; beyond `against_max` it has `turned`.
+
+    Not where nobody was believed: of two alone it cannot be said which is right.
+    """
+    told = list(words)
+    is_any_believed = any(isinstance(word, Trusted) for word in words)
+    for at, (delta, word) in enumerate(zip(seen, words, strict=True)):
+        before = times.get(delta.island, 0)
+        if isinstance(word, Trusted):
+            if delta.cosine is not None and delta.cosine > 0:
+                times[delta.island] = max(0, before - 1)
+        elif word.kind == "against" and is_any_believed:
+            times[delta.island] = before + 1
+            if before >= settings.against_max:
+                reason = f"{word.reason}. It was so {before + 1} times"
+                told[at] = Distrust(kind="turned", reason=reason)
+    return tuple((island, count) for island, count in times.items() if count), tuple(told)
 
 
 def _verdicts(

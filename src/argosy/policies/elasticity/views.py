@@ -18,6 +18,7 @@ class ElasticitySettings(msgspec.Struct, frozen=True, kw_only=True):
     cosine_noise: float = 0.06  # spread of honest deltas' cosines, at least
     cosine_spread_min: float = 1 / 3  # of the usual cosine; it may fall before its median does
     evidence_max: float = 14.0  # nats for turned signs: a million to one
+    against_max: int = 4  # refused deltas of turned signs before their island is to begin anew
     seen_min: int = 4  # deltas of recent rounds before norms or cosines are judged
     seen_max: int = 64  # believed deltas that new ones are compared with
     rounds_doubted_max: int = 2  # in a row, of which nothing was believed
@@ -67,7 +68,7 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
 class DeltaWeight(msgspec.Struct, frozen=True, kw_only=True):
     """Of all deltas of a round: what each is multiplied by, and what the round amounts to."""
 
-    weights: tuple[float, ...]  # in the order given; they sum to `share` at most
+    weights: tuple[float, ...]  # in the order given
     share: float  # tokens of the round over those of a full one, 1 at most
 
 

@@ -194,7 +194,13 @@ def _torch(spec: IslandSpec, island: Island) -> Parts:
     held_back = run.data.validation_blocks
     reader = Reader.of(dataset, seed=run.seed, held_back=held_back)
     known = None if spec.chip is None else chip(spec.chip)
-    inner = TorchInner(run, island, vocabulary=dataset.vocab_size, chip=known)
+    inner = TorchInner(
+        run,
+        island,
+        vocabulary=dataset.vocab_size,
+        separator=dataset.end_id if run.data.is_document_masked else None,
+        chip=known,
+    )
     validation = (lambda: dataset.validation_blocks(held_back)) if held_back else None
     return Parts(inner=inner, source=reader, validation=validation)
 

@@ -75,8 +75,13 @@ class Closing:
         products = await self._at.in_numbers(
             lambda: self._at.versions.products([one.fragments for one in pending])
         )
+        seats = self._at.seats
         return self._judge.plan(
-            pending, products, version=version, tokens_full=self._at.seats.tokens_full()
+            pending,
+            products,
+            version=version,
+            live=seats.seats.keys(),
+            tokens_full=seats.tokens_full(),
         )
 
     async def _enter_round(self, version: int, plan: RoundPlan, reason: str) -> None:
