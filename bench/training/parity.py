@@ -1,7 +1,7 @@
 """Whether training between islands learns as well as synchronous data parallelism; what is sent.
 
 Real gradients of a 1.05 M parameter Llama on real text in one process and one thread; virtual time.
-Ways and their names are in `WAYS`.
+Ways and their names: bench/training/parity_ways.py.
 
     python -m bench.training.parity prepare TEXT_FOLDER WORK      # ids of all *.txt under it, BPE
     python -m bench.training.parity warm WORK                     # the common warm start
@@ -15,100 +15,19 @@ import json
 import sys
 import time
 from pathlib import Path
+from statistics import fmean
 
 import msgspec
 import numpy as np
 import torch
-from msgspec.structs import replace
 
-from bench.training.parity_inner import BETAS, STEP_TOKENS, VOCABULARY, Inner, Schedule, Text
+from bench.training.parity_inner import STEP_TOKENS, VOCABULARY, Inner, Schedule, Text
 from bench.training.parity_time import Islands, Way
+from bench.training.parity_ways import LR, Sync, way_of
 
 WARM_STEPS, WARM_BATCHES = 500, 3
-LR = 3e-3
 TOKENS = 345_600
 SEEDS = (1, 2, 3)
-
-
-class Sync(msgspec.Struct, frozen=True, kw_only=True):
-    """Data parallelism with one fp32 ring all-reduce a step; it hides all it can behind compute."""
-
-    batches: int = 3  # of STEP_TOKENS, over all islands
-    lr: float = LR
-    betas: tuple[float, float] = BETAS
-    speeds: tuple[float, ...] = (4.0, 2.0, 1.0)
-    is_proportional: bool = False  # batches by speed; else each island one, the slowest sets pace
-    step_s: float = 0.09
-    link_bytes_per_s: float = 12.5e6
-    tokens_share: float = 1.0  # of those asked for
-
-    def seconds(self, parameters: int) -> float:
-        """Of one step."""
-        alone_s = self.step_s * max(self.speeds)  # of one batch at speed 1
-        if self.is_proportional:
-            compute_s = alone_s * self.batches / sum(self.speeds)
-        else:
-            compute_s = alone_s * self.batches / len(self.speeds) / min(self.speeds)
-        return max(compute_s, self.bytes_each_way(parameters) / self.link_bytes_per_s)
-
-    def bytes_each_way(self, parameters: int) -> float:
-        """Of one step and island."""
-        return 2 * (len(self.speeds) - 1) / len(self.speeds) * 4 * parameters
-
-
-WAYS: dict[str, Sync | Way] = {
-    "sync": Sync(),
-    "sync lr=2e-3": Sync(lr=2e-3),
-    "sync lr=5e-3": Sync(lr=5e-3),
-    "sync 7": Sync(batches=7, is_proportional=True),
-}
-# AdamW's memory as long in tokens, not in steps, as with three batches a step
-SLOW = (1 - (1 - BETAS[0]) / 3, 1 - (1 - BETAS[1]) / 3)
-# Neither unlike nor late nor rounded: what is left is that islands average every H steps
-IDEAL = Way(
-    lr=1.0,
-    momentum=0.0,
-    betas=SLOW,
-    bits_up=32,
-    bits_down=32,
-    is_overlapped=False,
-    speeds=(1.0, 1.0, 1.0),
-)
-OUTER = (
-    (0.7, 0.9),
-    (0.7, 0.7),
-    (0.7, 0.6),
-    (0.7, 0.0),
-    (0.85, 0.0),
-    (1.0, 0.4),
-    (1.0, 0.2),
-    (1.0, 0.0),
-)
-for _h in (10, 12, 30, 100):
-    for _lr, _momentum in OUTER:
-        for _inner in (3e-3, 2e-3, 1.5e-3):
-            _name = f"h={_h} lr={_lr} m={_momentum}" + (f" inner={_inner}" if _inner != LR else "")
-            _way = Way(inner_steps=_h, inner_lr=_inner, lr=_lr, momentum=_momentum)
-            WAYS[_name] = _way
-            WAYS[f"{_name} slow"] = replace(_way, betas=SLOW)
-            WAYS[f"{_name} slow v"] = replace(_way, betas=(BETAS[0], SLOW[1]))
-WAYS |= {
-    "sync 1": Sync(batches=1),
-    "sync 1 lr=1.7e-3": Sync(batches=1, lr=1.7e-3),
-    "sync 1 lr=1.7e-3 slow": Sync(batches=1, lr=1.7e-3, betas=SLOW),
-    "h=30 lr=1.0 m=0.0 bits=32": Way(lr=1.0, momentum=0.0, bits_up=32, bits_down=32),
-    "h=30 lr=1.0 m=0.0 bits=8": Way(lr=1.0, momentum=0.0, bits_up=8, bits_down=8),
-    "h=30 lr=1.0 m=0.0 no overlap": Way(lr=1.0, momentum=0.0, is_overlapped=False),
-    "h=3 ideal slow inner=0.005": replace(IDEAL, inner_steps=3, inner_lr=5e-3),
-    "h=3 ideal slow inner=0.008": replace(IDEAL, inner_steps=3, inner_lr=8e-3),
-    "h=3 ideal slow v inner=0.005": replace(
-        IDEAL, inner_steps=3, inner_lr=5e-3, betas=(BETAS[0], SLOW[1])
-    ),
-    "h=3 ideal slow inner=0.003": replace(IDEAL, inner_steps=3, inner_lr=3e-3),
-    "h=30 ideal slow inner=0.003": replace(IDEAL, inner_lr=3e-3),
-    "h=30 ideal slow inner=0.002": replace(IDEAL, inner_lr=2e-3),
-    "h=30 lr=1.0 m=0.0 equal speeds": Way(lr=1.0, momentum=0.0, speeds=(1.0, 1.0, 1.0)),
-}
 
 
 def main() -> None:
@@ -171,7 +90,7 @@ def warm_steps(work: Path) -> int:
 
 def run(work: Path, out: Path, name: str, seed: int, tokens: int) -> None:
     """One way and seed, appended to `out` as a line."""
-    way = WAYS[name]
+    way = way_of(name)
     text = Text(work / "ids.npy")
     batches = text.batches(seed, skip=warm_steps(work) * WARM_BATCHES)
     start = Inner(0)
@@ -208,9 +127,9 @@ def start_loss(work: Path, text: Text) -> float:
 
 
 def _sync(way: Sync, inner: Inner, batches, text: Text, tokens: int) -> dict[str, object]:
-    schedule = Schedule(lr=way.lr)
+    schedule = Schedule(lr=way.inner_lr, end=way.lr_end)
     inner.set_betas(way.betas)
-    count = int(tokens * way.tokens_share) // (STEP_TOKENS * way.batches)
+    count = tokens // (STEP_TOKENS * way.batches)
     second_s, curve = way.seconds(inner.now.size), []
     for step in range(count):
         these = [batches[step * way.batches + n] for n in range(way.batches)]
@@ -231,7 +150,7 @@ def _sync(way: Sync, inner: Inner, batches, text: Text, tokens: int) -> dict[str
 
 def _islands(way: Way, start: Inner, batches, text: Text, tokens: int) -> dict[str, object]:
     steps = tokens // STEP_TOKENS
-    islands = Islands(way, start, batches, Schedule(lr=way.inner_lr), steps)
+    islands = Islands(way, start, batches, Schedule(lr=way.inner_lr, end=way.lr_end), steps)
     looker, curve, looked, virtual_s = Inner(0), [], 0, 0.0
     for done, virtual_s in islands.run():
         if done - looked > tokens / 6:
@@ -256,14 +175,23 @@ def _islands(way: Way, start: Inner, batches, text: Text, tokens: int) -> dict[s
 
 
 def table(out: Path) -> None:
-    """Means over seeds; the gap is to `sync` of the same warm start, tokens and seed."""
+    """Means over seeds; the gap is to the best `sync` of the same warm start, tokens and seed."""
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     for study in sorted({(line["warm_steps"], line["tokens_asked"]) for line in lines}):
-        print(f"warm start of {study[0]} steps, then {study[1]} tokens")
         these = [one for one in lines if (one["warm_steps"], one["tokens_asked"]) == study]
-        base = {one["seed"]: one["loss"] for one in these if one["name"] == "sync"}
+        best, base = _best_sync(these)
+        print(f"warm start of {study[0]} steps, then {study[1]} tokens; gaps are to {best}")
         for name in dict.fromkeys(line["name"] for line in these):
             _row([one for one in these if one["name"] == name], base)
+
+
+def _best_sync(these: list[dict]) -> tuple[str, dict[int, float]]:
+    """Of the usual batches: of those with most seeds the lowest; its losses by seed."""
+    losses: dict[str, dict[int, float]] = {}
+    for one in these:
+        if one["way"].get("batches") == Sync().batches:
+            losses.setdefault(one["name"], {})[one["seed"]] = one["loss"]
+    return min(losses.items(), key=lambda way: (-len(way[1]), fmean(way[1].values())))
 
 
 def _row(these: list[dict], base: dict[int, float]) -> None:

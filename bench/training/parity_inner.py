@@ -33,9 +33,10 @@ SHAPE = LlamaShape(
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the learning rate over the share of tokens done; a cosine down to a tenth."""
+    """Of the learning rate over the share of tokens done; a cosine down to `end` of it."""
 
     lr: float
+    end: float = 0.1
     warmup_share: float = 0.0
     is_constant: bool = False
 
@@ -44,7 +45,8 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
             return self.lr * (share + 1e-3) / self.warmup_share
         if self.is_constant:
             return self.lr
-        return self.lr * (0.1 + 0.9 * (1 + math.cos(math.pi * min(1.0, share))) / 2)
+        falling = (1 + math.cos(math.pi * min(1.0, share))) / 2
+        return self.lr * (self.end + (1 - self.end) * falling)
 
 
 class Inner:

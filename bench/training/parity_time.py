@@ -36,6 +36,7 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
 
     inner_steps: int = 30
     inner_lr: float = 3e-3
+    lr_end: float = 0.1  # share of it that is left at the end
     betas: tuple[float, float] = BETAS
     lr: float = 0.7
     momentum: float = 0.9
@@ -46,7 +47,6 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
     step_s: float = 0.09  # of the fastest
     link_bytes_per_s: float = 12.5e6
     settings: ElasticitySettings = ElasticitySettings()
-    lr_end_share: float = 1.0  # outer lr falls to this share, linearly with tokens
 
 
 class Contribution(msgspec.Struct, kw_only=True):
@@ -233,15 +233,14 @@ class Islands:
         answer = weights(
             counted,
             self.way.settings,
+            islands=len(self.inner),
             tokens_full=sum(self.steps_of.values()) * STEP_TOKENS,
         )
-        share = self.done_steps / self.steps
-        lr = self.way.lr * (1 + (self.way.lr_end_share - 1) * share)
         self.outer, update = close(
             self.outer,
             [(one.fragments, weight) for one, weight in zip(ready, answer.weights, strict=True)],
             OuterSettings(
-                lr=lr_of(lr, self.way.momentum, answer.share),
+                lr=lr_of(self.way.lr, self.way.momentum, answer.share),
                 momentum=momentum_of(self.way.momentum, answer.share),
                 bits=self.way.bits_down,
             ),

@@ -1,7 +1,8 @@
-"""Any islands: rations follow speed, rounds close in time, weights are shares, reasons are told."""
+"""Any islands: rations follow speed, rounds close in time, steps count alike, reasons are told."""
 
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from argosy.policies.elasticity import (
     lr_of,
     momentum_of,
     rations,
+    usual_momentum,
     weights,
 )
 
@@ -122,15 +124,24 @@ counted = st.lists(
 )
 
 
-@given(counted, st.none() | st.integers(1, 10**10))
-def test_weights_sum_to_the_share_of_a_full_round(deltas, tokens_full):
-    answer = weights(deltas, SETTINGS, tokens_full=tokens_full)
-    assert math.isclose(sum(answer.weights), answer.share)
+@given(counted, st.integers(1, 9), st.none() | st.integers(1, 10**10))
+def test_fresh_deltas_count_alike_and_the_stale_less(deltas, islands, tokens_full):
+    answer = weights(deltas, SETTINGS, islands=islands, tokens_full=tokens_full)
+    freshest = min(one.staleness for one in deltas)
+    for weight, one in zip(answer.weights, deltas, strict=True):
+        assert 0 < weight <= 1 / islands
+        assert (weight == 1 / islands) == (one.staleness == freshest)
     assert 0 < answer.share <= 1
-    assert min(answer.weights) > 0
-    alike = [w / d.tokens for w, d in zip(answer.weights, deltas, strict=True) if d.staleness == 0]
-    assert not alike or math.isclose(min(alike), max(alike))
     assert momentum_of(0.9, answer.share) <= 1
+
+
+@given(counted, st.data())
+def test_deltas_count_alike_however_the_rounds_close(deltas, data):
+    fresh = [msgspec.structs.replace(one, staleness=0) for one in deltas]
+    cut = data.draw(st.integers(1, len(fresh)))
+    parts = [part for part in (fresh[:cut], fresh[cut:]) if part]
+    told = [weights(part, SETTINGS, islands=len(fresh)).weights for part in parts]
+    assert sum(told, ()) == weights(fresh, SETTINGS, islands=len(fresh)).weights
 
 
 @given(
@@ -148,12 +159,22 @@ def test_a_delta_moves_the_parameters_as_far_in_rounds_of_any_size(lr, momentum,
     assert math.isclose(moved, lr / (1 - momentum), rel_tol=1e-6)
 
 
+@given(st.integers(1, 1000), st.floats(0.05, 1.0))
+def test_with_the_usual_momentum_the_mean_of_k_islands_moves_by_its_root(islands, share):
+    momentum = usual_momentum(islands)
+    assert 0 <= momentum < 1
+    assert (momentum == 0) == (islands == 1)
+    spent = lr_of(1.0, momentum, share) / (1 - momentum_of(momentum, share)) if momentum else 1.0
+    assert math.isclose(spent, math.sqrt(islands), rel_tol=1e-9)
+
+
 @given(counted)
 def test_the_staler_of_two_equal_deltas_counts_less(deltas):
-    answer = weights([*deltas, deltas[0], Counted(tokens=deltas[0].tokens, staleness=9)], SETTINGS)
+    stale = Counted(tokens=deltas[0].tokens, staleness=9)
+    answer = weights([*deltas, deltas[0], stale], SETTINGS, islands=3)
     assert answer.weights[-1] < answer.weights[-2]
 
 
 def test_a_round_without_a_token_is_no_round():
     with pytest.raises(ValueError, match="without one token"):
-        weights([Counted(tokens=0, staleness=0)], SETTINGS)
+        weights([Counted(tokens=0, staleness=0)], SETTINGS, islands=1)

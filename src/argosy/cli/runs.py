@@ -392,7 +392,7 @@ def _changed(old: "Run", new: "Run", file: Path) -> "Run":
     """The run with the file's islands and terms. Exits with 1 where it would be another run."""
     new = absolute(msgspec.structs.replace(new, run=old.run))
     fixed = [name for name in _FIXED if getattr(old, name) != getattr(new, name)]
-    if old.data.path != new.data.path or old.data.validation_blocks != new.data.validation_blocks:
+    if old.data != msgspec.structs.replace(new.data, recipe=old.data.recipe):
         fixed.append("data")
     if old.outer.fragment_bytes_max != new.outer.fragment_bytes_max:
         fixed.append("outer.fragment_bytes_max")

@@ -38,7 +38,7 @@ def tell_estimate(run: Run, dataset: "Dataset", *, elsewhere: Collection[str] = 
     if not here:
         return
     typer.echo(f"trying a few steps of {len(run.islands)} islands at once ...", err=True)
-    trials = _tried(run, dataset.vocab_size)
+    trials = _tried(run, dataset)
     speed = sum(trial.tokens_per_s for trial in trials)
     tokens = run.blocks * run.context_tokens
     lasts_s = tokens / speed
@@ -75,9 +75,9 @@ def _bill(run: Run, lasts_s: float) -> list[str]:
     return bill
 
 
-def _tried(run: Run, vocabulary: int) -> list[Trial]:
+def _tried(run: Run, dataset: "Dataset") -> list[Trial]:
     with tempfile.TemporaryDirectory(prefix="argosy-trial-") as folder:
-        started = [_start(run, island, vocabulary, Path(folder)) for island in run.islands]
+        started = [_start(run, island, dataset, Path(folder)) for island in run.islands]
         try:
             for island, process in zip(run.islands, started, strict=True):
                 _wait_warm(island, process)
@@ -95,9 +95,15 @@ def _tried(run: Run, vocabulary: int) -> list[Trial]:
                 process.communicate()
 
 
-def _start(run: Run, island: Island, vocabulary: int, folder: Path) -> "subprocess.Popen[str]":
+def _start(run: Run, island: Island, dataset: "Dataset", folder: Path) -> "subprocess.Popen[str]":
     path = folder / f"{island.name}.json"
-    path.write_bytes(msgspec.json.encode(Asked(run=run, island=island.name, vocabulary=vocabulary)))
+    asked = Asked(
+        run=run,
+        island=island.name,
+        vocabulary=dataset.vocab_size,
+        separator=dataset.end_id if run.data.is_document_masked else None,
+    )
+    path.write_bytes(msgspec.json.encode(asked))
     return subprocess.Popen(
         [sys.executable, "-m", "argosy.cli.training_trial", str(path)],
         stdin=subprocess.PIPE,

@@ -24,6 +24,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     run: Run
     island: str
     vocabulary: int
+    separator: int | None = None  # the id that attention does not pass
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +53,7 @@ def _try(asked: Asked) -> Trial:
     blocks_max = run.batch_blocks // island.processes
     blocks = min(blocks_max, island.micro_batch_blocks or _BLOCKS) * island.processes
     run = msgspec.structs.replace(run, batch_blocks=blocks)
-    inner = TorchInner(run, island, vocabulary=asked.vocabulary)
+    inner = TorchInner(run, island, vocabulary=asked.vocabulary, separator=asked.separator)
     try:
         chance = np.random.default_rng(0)
         shape = (blocks, run.context_tokens + 1)

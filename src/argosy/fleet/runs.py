@@ -51,6 +51,9 @@ class Data(Config, frozen=True, kw_only=True):
     validation_blocks: Annotated[
         int, Meta(ge=0, description="Blocks kept back, at the end, and evaluated each round.")
     ] = 64
+    is_document_masked: Annotated[
+        bool, Meta(description="Attention does not look past the end of a document in its block.")
+    ] = False
 
 
 class Optimizer(Config, frozen=True, kw_only=True):
@@ -77,10 +80,11 @@ class Outer(Config, frozen=True, kw_only=True):
     inner_steps: Annotated[
         PositiveInt, Meta(description="Steps of an island of mean speed between two deltas.")
     ] = 30
-    lr: PositiveFloat = 1.0  # with momentum 0 what lost least: docs/TRAINING_PARITY.md
+    lr: PositiveFloat = 1.0  # what lost least: docs/TRAINING_PARITY.md
     momentum: Annotated[
-        float, Meta(ge=0, lt=1, description="Nesterov's; may pay in runs of very many rounds.")
-    ] = 0.0
+        Annotated[float, Meta(ge=0, lt=1)] | None,
+        Meta(description="Nesterov's. None: 1 - 1 / sqrt(islands that live)."),
+    ] = None
     bits: Annotated[
         Literal[4, 8, 32], Meta(description="Of each value of a delta; 32: plain fp32.")
     ] = 4

@@ -6,7 +6,13 @@ syncer and a simulated run call the same. Read `views.py`, then `rations.py` and
 """
 
 from argosy.policies.elasticity.rations import blocks_of_lease, rations
-from argosy.policies.elasticity.rounds import closing, lr_of, momentum_of, weights
+from argosy.policies.elasticity.rounds import (
+    closing,
+    lr_of,
+    momentum_of,
+    usual_momentum,
+    weights,
+)
 from argosy.policies.elasticity.trust import (
     Distrust,
     Trusted,
@@ -46,5 +52,6 @@ __all__ = [
     "momentum_of",
     "rations",
     "size_trust",
+    "usual_momentum",
     "weights",
 ]

@@ -6,6 +6,7 @@ what the island was leased and how fast it is. After a syncer's restart each isl
 that was there: it may have several deltas to send, and rounds without it would make them stale.
 """
 
+import math
 from collections.abc import Sequence
 
 from argosy.policies.elasticity.views import (
@@ -43,13 +44,21 @@ def closing(view: RoundView, settings: ElasticitySettings, now_s: float) -> Clos
 
 
 def weights(
-    deltas: Sequence[Counted], settings: ElasticitySettings, *, tokens_full: int | None = None
+    deltas: Sequence[Counted],
+    settings: ElasticitySettings,
+    *,
+    islands: int,
+    tokens_full: int | None = None,
 ) -> DeltaWeight:
-    """By tokens, less for a stale base. They sum to the round's share of a full one.
+    """1 / islands each, less for a stale base; and the round's share of a full one, in tokens.
 
-    `tokens_full` is what all live islands' rations come to: a round that closes with one of three
-    islands moves the parameters by a third, so that three such rounds move them as far as one of
-    all. None: any round counts as full. Raises ValueError where no delta has tokens.
+    A delta is as long as its island's steps have made it, so that the steps of all islands count
+    alike, however the rounds close: three rounds of one island each move the parameters as far as
+    one of three. By tokens as well, those of a fast island would count more than a slow one's, and
+    most of what is noise in the mean would be its own (docs/TRAINING_PARITY.md).
+
+    `islands`: that live or have a delta here. `tokens_full` is what all live islands' rations come
+    to; None: any round counts as full. Raises ValueError where no delta has tokens.
     """
     tokens = sum(delta.tokens for delta in deltas)
     if tokens <= 0:
@@ -57,9 +66,17 @@ def weights(
     share = min(1.0, tokens / tokens_full) if tokens_full else 1.0
     discount = settings.staleness_discount
     freshest = min(delta.staleness for delta in deltas)  # that all lag alike is no one's fault
-    raw = [delta.tokens * discount ** (delta.staleness - freshest) for delta in deltas]
-    total = sum(raw)
-    return DeltaWeight(weights=tuple(share * one / total for one in raw), share=share)
+    each = (discount ** (delta.staleness - freshest) / islands for delta in deltas)
+    return DeltaWeight(weights=tuple(each), share=share)
+
+
+def usual_momentum(islands: int) -> float:
+    """Where the run's file names none.
+
+    The mean of k islands' steps has 1 / sqrt(k) of one's noise and bears sqrt(k) times AdamW's
+    rate, which is what 1 / (1 - momentum) makes of it in the end. Of one island: none.
+    """
+    return 1 - 1 / math.sqrt(islands)
 
 
 def momentum_of(momentum: float, share: float) -> float:

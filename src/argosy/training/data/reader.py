@@ -43,6 +43,7 @@ class Dataset:
         self.block_tokens = manifest.block_tokens
         self.context_tokens = manifest.context_tokens
         self.vocab_size = manifest.tokenizer.vocab_size
+        self.end_id = manifest.tokenizer.end_id  # the last of each document
         self._place = at
         counts = [shard.blocks for shard in manifest.shards]
         self._firsts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])

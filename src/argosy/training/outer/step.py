@@ -1,6 +1,6 @@
 """Closing a round: deltas in, the next parameters and the update that everyone takes up out. Pure.
 
-Per fragment, with weights w that sum to one at most (`policies/elasticity`), g = sum of w x delta:
+Per fragment, with weights w (`policies/elasticity`), g = sum of w x delta:
     parameters <- parameters - lr x (momentum + (1 + mu) x g)
     momentum   <- mu x (momentum + mu x g)
     update     =  encode(published - parameters)

@@ -1,7 +1,7 @@
 """What a round takes, with which weights, and whom it does not believe: policies on real deltas."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -15,6 +15,7 @@ from argosy.policies.elasticity import (
     judge,
     lr_of,
     momentum_of,
+    usual_momentum,
     weights,
 )
 from argosy.store.runs import ContributionRecord, RoundSettings, Weighed
@@ -42,9 +43,13 @@ class Judge:
         products: Sequence[Sequence[float]],
         *,
         version: int,
+        live: Collection[str],
         tokens_full: int,
     ) -> RoundPlan:
-        """All that waits is taken, or refused; `products` are of each delta with each."""
+        """All that waits is taken, or refused; `products` are of each delta with each.
+
+        `live`: the islands that take part, `tokens_full`: what their rations come to.
+        """
         seen = [
             DeltaSeen(island=one.island, norm=_norm(products[at][at]), steps=one.steps)
             for at, one in enumerate(pending)
@@ -64,8 +69,10 @@ class Judge:
             )
             for one in kept
         ]
-        weighed = weights(counted, self._settings, tokens_full=tokens_full)
+        islands = len({*live, *(one.island for one in kept)})
+        weighed = weights(counted, self._settings, islands=islands, tokens_full=tokens_full)
         outer = self._run.outer
+        momentum = usual_momentum(islands) if outer.momentum is None else outer.momentum
         return RoundPlan(
             taken=tuple(
                 Weighed(
@@ -79,8 +86,8 @@ class Judge:
             ),
             distrusted=distrusted,
             settings=RoundSettings(
-                lr=lr_of(outer.lr, outer.momentum, weighed.share),
-                momentum=momentum_of(outer.momentum, weighed.share),
+                lr=lr_of(outer.lr, momentum, weighed.share),
+                momentum=momentum_of(momentum, weighed.share),
                 bits=outer.bits,
             ),
         )
