@@ -153,15 +153,57 @@ def test_an_island_that_goes_along_again_is_forgiven():
         assert state.times_against == ()
 
 
-def test_of_two_islands_that_oppose_each_other_nobody_can_say_which_is_right():
-    chance = random.Random(0)
-    state = after_rounds(chance, "ab")
-    made = vectors(chance, "ab", 0.5)
+@settings(max_examples=20)
+@given(seeds, st.sampled_from(["ab", "abc"]))
+def test_of_two_islands_that_oppose_each_other_nobody_can_say_which_is_right(seed, before):
+    chance = random.Random(seed)
+    state = after_rounds(chance, before)
+    made = vectors(chance, "ab", 0.3)
     made["b"] = [-x for x in made["b"]]
     state, words = judged(state, made)
     assert {word.kind for word in words.values()} == {"against"}
     assert state.rounds_doubted == 1
     assert state.times_against == ()  # neither is to end for it
+
+
+def turned_by(chance, islands, who):
+    made = vectors(chance, islands, 0.3)
+    made[who] = [-x for x in made[who]]
+    return made
+
+
+@settings(max_examples=20)
+@given(seeds)
+def test_an_island_that_went_against_the_others_is_not_believed_alone(seed):
+    chance = random.Random(seed)
+    state, _ = judged(after_rounds(chance, "abc"), turned_by(chance, "abc", "b"))
+    state, words = judged(state, turned_by(chance, "b", "b"))
+    assert isinstance(words["b"], Distrust)
+    assert "without others to compare with" in words["b"].reason
+    assert dict(state.times_against) == {"b": 1}  # nothing new is known of it
+    state, words = judged(state, vectors(chance, "a", 0.3))
+    assert words["a"] == Trusted()
+
+
+@settings(max_examples=20)
+@given(seeds)
+def test_of_two_that_oppose_each_other_the_one_that_did_so_before_is_wrong(seed):
+    chance = random.Random(seed)
+    state, _ = judged(after_rounds(chance, "abc"), turned_by(chance, "abc", "b"))
+    for _ in range(SETTINGS.rounds_doubted_max + 2):
+        state, words = judged(state, turned_by(chance, "ab", "b"))
+        assert words["a"] == Trusted()
+        assert isinstance(words["b"], Distrust)
+
+
+def test_an_island_alone_for_good_is_believed_in_the_end():
+    chance = random.Random(0)
+    state, _ = judged(after_rounds(chance, "abc"), turned_by(chance, "abc", "b"))
+    verdicts = []
+    for _ in range(SETTINGS.rounds_doubted_max + 1):
+        state, words = judged(state, vectors(chance, "b", 0.3))
+        verdicts.append(words["b"] == Trusted())
+    assert verdicts == [False] * SETTINGS.rounds_doubted_max + [True]
 
 
 def test_after_some_rounds_of_which_nothing_is_believed_the_usual_has_changed():

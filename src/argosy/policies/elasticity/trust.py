@@ -10,11 +10,14 @@ over its deltas (the CUSUM of Page 1954); beyond `evidence_max` its last is refu
 deltas go one way (0.13 to 0.33: docs/TRAINING_PARITY.md) one turned delta is enough. Near an
 optimum they are noise about 0.05 (-0.13 to 0.2 in bench.training.churn): no honest one is refused
 there, and a chip that turns signs is found after some tens of deltas, which do as little harm.
+
+Who went against the others before is not believed where no other is there to compare with, and is
+the one that is wrong where it and another go against each other.
 """
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Literal
 
@@ -63,17 +66,17 @@ def judge(
     Where nothing is believed for more than `rounds_doubted_max` rounds, the usual has changed, and
     all that is finite is: nobody could else end a run whose norms have changed.
     """
-    recent = state.recent
-    seen, words = _verdicts(deltas, products, recent, settings)
+    recent, before = state.recent, dict(state.times_against)
+    seen, words = _verdicts(deltas, products, recent, before, settings)
     doubted = 0
     if deltas and not any(isinstance(word, Trusted) for word in words):
         doubted = state.rounds_doubted + 1
     if doubted > settings.rounds_doubted_max:
         doubted, recent = 0, ()
-        seen, words = _verdicts(deltas, products, recent, settings)
+        seen, words = _verdicts(deltas, products, recent, {}, settings)
     believed = [one for one, word in zip(seen, words, strict=True) if isinstance(word, Trusted)]
     kept = (*recent, *believed)[-settings.seen_max :]
-    times, words = _counted(dict(state.times_against), seen, words, settings)
+    times, words = _counted(before, seen, words, settings)
     return TrustState(recent=kept, rounds_doubted=doubted, times_against=times), words
 
 
@@ -106,11 +109,13 @@ def _verdicts(
     deltas: Sequence[DeltaSeen],
     products: Sequence[Sequence[float]],
     recent: Sequence[DeltaSeen],
+    times_against: Mapping[str, int],
     settings: ElasticitySettings,
 ) -> tuple[list[DeltaSeen], tuple[Trusted | Distrust, ...]]:
     """Whoever goes against the others most is refused first, and has no vote about the rest.
 
-    Where that is so of several alike, as it is of two islands alone, nobody can say which is right.
+    Before that, whoever did so in earlier rounds. Of two islands alone a cosine is one of both, and
+    without earlier rounds nobody can say which is right.
     """
     words: list[Trusted | Distrust] = [size_trust(delta, recent, settings) for delta in deltas]
     seen = list(deltas)
@@ -120,12 +125,22 @@ def _verdicts(
             cosine = cosine_with_others(deltas, products, at, left)
             seen[at] = msgspec.structs.replace(seen[at], cosine=cosine)
         evidence = {at: against(seen[at], recent, settings) for at in left}
-        most = max(evidence.values(), default=0.0)
-        if most <= settings.evidence_max:
-            return seen, tuple(words)
-        for at in left:
-            if evidence[at] >= most * (1 - _ALIKE):
+        doubted = [at for at in left if evidence[at] > settings.evidence_max]
+        if not doubted:
+            break
+        are_two_alone = len({deltas[at].island for at in left}) == 2
+        if are_two_alone:
+            doubted = [at for at in left if evidence[at] > 0]
+        times = {at: times_against.get(deltas[at].island, 0) for at in doubted}
+        worst = [at for at in doubted if times[at] == max(times.values())]
+        most = max(evidence[at] for at in worst)
+        for at in worst:
+            if are_two_alone or evidence[at] >= most * (1 - _ALIKE):
                 words[at] = _against(seen[at], evidence[at], settings)
+    for at in left:
+        if seen[at].cosine is None and times_against.get(deltas[at].island):
+            words[at] = _alone(deltas[at])
+    return seen, tuple(words)
 
 
 def size_trust(
@@ -201,6 +216,14 @@ def _against(delta: DeltaSeen, evidence: float, settings: ElasticitySettings) ->
         reason=f"the delta of {delta.island} has a cosine of {delta.cosine:.2f} with the others: "
         f"it goes against them. With its last ones that speaks by {evidence:.0f} nats for turned "
         f"signs; believed is up to {settings.evidence_max:g}",
+    )
+
+
+def _alone(delta: DeltaSeen) -> Distrust:
+    return Distrust(
+        kind="against",
+        reason=f"the delta of {delta.island} is of a round without others to compare with, and "
+        "its last ones went against the others",
     )
 
 
