@@ -22,6 +22,7 @@ PREFIXES = ("postgresql://", "postgres://")
 CLOCK = text("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)")
 
 _MIGRATION_LOCK = 0x4172676F73790001  # "Argosy" and a number: who opens a store holds it
+_MIGRATION_IDLE_MS_MAX = 60_000
 _KEEPALIVES = {  # a host that is gone without a word is noticed after about 11 s
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -142,7 +143,13 @@ def fault(error: BaseException) -> str | None:
 
 
 def lock_migrations(connection: Connection) -> None:
-    """Until the end of the transaction: who opens the store at the same time waits here."""
+    """Until the end of the transaction: who opens the store at the same time waits here.
+
+    And gives up after its `lock_timeout`; ours is not to be ended for a stall of seconds.
+    """
+    connection.execute(
+        text(f"SET LOCAL idle_in_transaction_session_timeout = {_MIGRATION_IDLE_MS_MAX}")
+    )
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
 
 
