@@ -79,12 +79,15 @@ def test_status_watches_until_ctrl_c(fleet: FleetProcess, form: list[str]):
     ) as watching:
         os.close(its_end)
         said, told = b"", b"\n" if form else f"{MODEL}-2".encode()
-        while said.count(told) < 2:  # again and again
-            said += os.read(terminal, 65536)
-        watching.send_signal(signal.SIGINT)
-        assert watching.stderr is not None
-        assert watching.stderr.read() == b""
-        assert watching.wait(timeout=10) == 0
+        try:
+            while said.count(told) < 2:  # again and again
+                said += os.read(terminal, 65536)
+            watching.send_signal(signal.SIGINT)
+            assert watching.stderr is not None
+            assert watching.stderr.read() == b""
+            assert watching.wait(timeout=10) == 0
+        finally:
+            watching.kill()
     os.close(terminal)
     assert f"{MODEL}-2".encode() in said
 

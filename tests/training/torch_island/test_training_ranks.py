@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from torch_tries import VOCABULARY, a_run, island, some_blocks
 
+from argosy.training.torch_island.checkpoint import MANIFEST
 from argosy.training.torch_island.inner import TorchInner
 from argosy.training.torch_island.ranks import RankDied
 
@@ -22,6 +24,14 @@ def two() -> Iterator[TorchInner]:
 
 def stepped(one: TorchInner, first: int, last: int) -> list[float]:
     return [one.step(some_blocks(seed=n), share_done=n / 20).loss for n in range(first, last)]
+
+
+def wait_written(folder: Path) -> None:
+    """A save goes on in the background."""
+    until_s = time.monotonic() + 60
+    while not (folder / MANIFEST).exists():
+        assert time.monotonic() < until_s, f"{folder} was not written"
+        time.sleep(0.01)
 
 
 def test_two_ranks_train_as_one_does(two: TorchInner, tmp_path: Path) -> None:
@@ -42,6 +52,7 @@ def test_two_ranks_train_as_one_does(two: TorchInner, tmp_path: Path) -> None:
     two.set_parameters(vector)
     two.save(str(tmp_path / "of-two"))
     going_on = stepped(two, 5, 7)
+    wait_written(tmp_path / "of-two")
     two.load(str(tmp_path / "of-two"))
     assert two.parameters().tobytes() == vector.tobytes()
     assert stepped(two, 5, 7) == going_on
