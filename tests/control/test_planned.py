@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from argosy.control.scaling import LiveScaler, PlanUnreadableError, read_plan
+from argosy.control.scaling.sites import sites_of
 from argosy.fleet import load
 from argosy.fleet.messages import ReplicaTable
 
@@ -74,3 +75,14 @@ def test_scaling_begins_with_the_plan_s_replicas():
 def test_what_is_no_plan_of_this_fleet_says_why(text: bytes, said: str):
     with pytest.raises(PlanUnreadableError, match=said):
         read_plan(text, fleet="planned")
+
+
+def test_chips_in_a_region_of_one_s_own_have_no_listed_price():
+    text = """
+fleet: own
+pools: [{name: a, launcher: {kind: ray, address: "h:1"}, region: own/lab, chip: H100-SXM}]
+models: [{name: chat, architecture: Llama-3.1-8B}]
+deployments: [{model: chat, pool: a, engine: {kind: vllm}}]
+"""
+    (site,) = sites_of(load.parse(text, source="own.yaml"))["chat"]
+    assert site.price_usd_per_hour is None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from argosy.fleet.catalogue import chip, offers
+from argosy.fleet.catalogue import NotInCatalogue, chip, offers
 from argosy.fleet.config import BatchingEngine, Deployment, EndpointEngine, Fleet, Pool
 from argosy.fleet.launchers import EndpointLauncher, LocalLauncher, PlannedLauncher
 from argosy.policies.autoscaling import DomainKind
@@ -103,8 +103,11 @@ def _price_usd_per_hour(pool: Pool, chips: int) -> float | None:
         return pool.price_usd_per_chip_hour * chips
     if pool.chip is None or pool.region is None:
         return None
-    listed = [one for one in offers(pool.chip, pool.region) if one.term == "on_demand"]
-    prices = [one.price_usd_per_chip_hour for one in listed]
+    try:
+        found = offers(pool.chip, pool.region)
+    except NotInCatalogue:  # a region of one's own
+        return None
+    prices = [one.price_usd_per_chip_hour for one in found if one.term == "on_demand"]
     return min(prices) * chips if prices else None
 
 
