@@ -1,7 +1,7 @@
 """Files that a program on a node was sent: in a folder of its own, which only its owner reads.
 
 They may be secrets, so they are removed when the program has ended; those of an actor that was
-killed, by the next one of the fleet on that machine.
+killed, by the next one of the fleet on that machine, when it begins or ends.
 """
 
 import contextlib
@@ -40,8 +40,9 @@ class OwnFiles:
             _put(self.folder.joinpath(*told.parts), content)
 
     def remove(self) -> None:
-        """All of them."""
+        """All of them, and what others left."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        _remove_left(self._fleets)
 
 
 def _put(path: Path, content: bytes) -> None:
