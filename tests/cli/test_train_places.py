@@ -12,8 +12,9 @@ FAST = Restarts(pause_s=0.01, pause_s_max=0.02, good_s=5.0, deaths_max=3)
 class OneLife:
     """Ends as soon as it is told how."""
 
-    def __init__(self, how: str = "") -> None:
+    def __init__(self, how: str = "", left_for: str = "") -> None:
         self.pid = 7
+        self.left_for = left_for
         self.node = "n1"
         self.tail = "saying: bye"
         self._how: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -34,7 +35,7 @@ class OneLife:
 class Script:
     """A place where starts go as they are told to, one after the other."""
 
-    def __init__(self, *starts: Exception | str) -> None:
+    def __init__(self, *starts: Exception | str | tuple[str, str]) -> None:
         self._starts = list(starts)
         self.count = 0
 
@@ -43,7 +44,7 @@ class Script:
         told = self._starts.pop(0)
         if isinstance(told, Exception):
             raise told
-        return OneLife(told)
+        return OneLife(told) if isinstance(told, str) else OneLife(*told)
 
 
 def keeper(place: Script, said: list[str]) -> Keeper:
@@ -59,6 +60,18 @@ def test_no_room_is_no_death_and_is_told_once():
     assert place.count == 6
     waits = [line for line in said if "waits for a place" in line]
     assert [line.rpartition(": ")[2] for line in waits] == ["all is taken", "no head answers"]
+
+
+def test_one_that_was_told_to_leave_is_started_again_once_it_may_come_and_that_is_no_death():
+    said: list[str] = []
+    left = ("exited with status 0", "a replica finds no room")
+    away = NoCapacityError("it gives way to replicas")
+    place = Script(*(left, away, away) * FAST.deaths_max, "exited with status 0")
+    one = keeper(place, said)
+    assert asyncio.run(one.run()) == "finished"
+    assert one.state.starts == FAST.deaths_max + 1
+    assert said.count("island-ann has left its place: a replica finds no room") == FAST.deaths_max
+    assert "island-ann waits for a place: it gives way to replicas" in said
 
 
 def test_a_node_that_dies_is_a_death_and_it_is_started_again():

@@ -57,6 +57,7 @@ def test_a_good_run_is_read():
         ("name: two", "name: a/b", 10, "becomes a folder and a certificate"),
         ("name: two", "name: two, processes: 3", 10, "does not divide batch_blocks = 8"),
         ("name: two", "name: two, micro_batch_blocks: 3", 10, "What does: 1, 2, 4, 8"),
+        ("name: two", "name: two, gives_way_s: 9", 10, "Leave it out, or name its pool"),
         ("name: two", "nam: two", 10, 'Did you mean "name"?'),
         ("kind: llama", "kind: lama", 2, 'Did you mean "llama"?'),
         ("tokens: 1_000_000", "tokens: 5e6", 4, "Write 5000000"),

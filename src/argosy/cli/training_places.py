@@ -30,6 +30,14 @@ class Life(Protocol):
         """Its last words, to be put at the end of a message; "": none are known."""
         ...
 
+    @property
+    def left_for(self) -> str:
+        """Why it was told to leave its place, to be started again once it may come; "": it was not.
+
+        Its end is then no death.
+        """
+        ...
+
     async def joined(self) -> bool:
         """Once it has said that it is up; False: it ended before."""
         ...
@@ -73,6 +81,7 @@ class _LifeHere:
 
     def __init__(self, process: LocalProcess, log: Path) -> None:
         self.node = None
+        self.left_for = ""  # whoever is here stays
         self._process = process
         self._log = log
 

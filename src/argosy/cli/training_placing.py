@@ -33,14 +33,16 @@ _RECORD = "placed.json"
 
 def ray_pools(fleet: Path) -> tuple[PlacedPool, ...]:
     """Those of a fleet file."""
+    read = read_fleet(fleet)
     return tuple(
         PlacedPool(
             name=pool.name,
+            fleet=read.fleet,
             launcher=pool.launcher,
             chip=pool.chip,
             maker=None if pool.chip is None else chip(pool.chip).maker,
         )
-        for pool in read_fleet(fleet).pools
+        for pool in read.pools
         if isinstance(pool.launcher, RayLauncher)
     )
 
@@ -140,6 +142,7 @@ def places_of(
         name: PlacedIsland(
             clusters.pool(pool),
             islands[name],
+            clusters.guests[pool],
             msgspec.json.encode(spec_of(folder, kept, name)),
             credentials=folder_of(folder.credentials, "island", name),
             env=env[name],

@@ -73,6 +73,7 @@ class Keeper:
         self._process: Life | None = None
         self._began_s = 0.0  # this life, or the last
         self._tail = ""  # of the last life
+        self._left_for = ""  # the same
         self._waits_for = ""  # a place that has no room for it; "": it does not wait
         self._stopping = asyncio.Event()
         self._has_listened = False  # in this life; an island: has joined
@@ -84,6 +85,10 @@ class Keeper:
             how = await self._live()
             if self._stopping.is_set():
                 return self._end("stopped")
+            if self._left_for:
+                self._say(f"{self._child.name} has left its place: {self._left_for}")
+                deaths = 0
+                continue
             if how == how_it_ended(0):
                 return self._end("finished")
             tail = self._tail
@@ -108,7 +113,7 @@ class Keeper:
 
     async def _live(self) -> str:
         """One life of it; how it ended."""
-        self._has_listened = False
+        self._has_listened, self._left_for = False, ""
         self._is(state="starting", starts=self.state.starts + 1)
         try:
             process = await self._start()
@@ -127,7 +132,7 @@ class Keeper:
             return await process.ended()
         finally:
             listening.cancel()
-            self._tail = process.tail
+            self._tail, self._left_for = process.tail, process.left_for
             self._process = None
             self.listening.clear()
             self._is(pid=None)

@@ -122,6 +122,7 @@ class Observation(Message, frozen=True, kw_only=True):
 
     replicas: tuple[ObservedReplica, ...]
     nodes: tuple[ObservedNode, ...] = ()  # empty: the launcher knows no nodes
+    wanted: tuple[int, ...] = ()  # a guest is told: chips of each replica that finds no room
 
 
 class ReplicaTable(Message, frozen=True, kw_only=True):

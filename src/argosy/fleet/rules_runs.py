@@ -112,6 +112,13 @@ def _model_too_large(run: Run) -> Iterator[_Finding]:
             yield ("model",), f"{told} holds at most {PARAMETERS_MAX / 1e9:.0f} billion here."
 
 
+def _giving_way_to_nobody(run: Run) -> Iterator[_Finding]:
+    for index, island in _islands(run):
+        if island.gives_way_s is not None and island.pool is None:
+            told = "is for islands on a pool, which replicas share; this one is on this machine."
+            yield ("islands", index, "gives_way_s"), f"{told} Leave it out, or name its pool."
+
+
 def _quorum(run: Run) -> Iterator[_Finding]:
     if run.outer.quorum > len(run.islands):
         told = f"= {run.outer.quorum}, but there are {len(run.islands)} islands: no round would"
@@ -161,6 +168,7 @@ _RULES: tuple[Callable[[Run], Iterator[_Finding]], ...] = (
     _heads_that_do_not_fit,
     _model_too_large,
     _quorum,
+    _giving_way_to_nobody,
     _odd_optimizers,
     _odd_fragments,
     _batches_that_do_not_divide,

@@ -113,6 +113,13 @@ class Island(Config, frozen=True, kw_only=True):
         str, Meta(min_length=1, description="cpu, or auto: the accelerator that torch finds.")
     ] = "auto"
     pool: Annotated[Name | None, Meta(description="Of the fleet file; None: this machine.")] = None
+    gives_way_s: Annotated[
+        NonNegativeFloat | None,
+        Meta(
+            description="On a pool: leaves its chips to replicas that find no room there, and is "
+            "back so many seconds after the last of them. None: it stays."
+        ),
+    ] = None
     processes: Annotated[PositiveInt, Meta(description="Ranks inside: FSDP2 over them.")] = 1
     threads: Annotated[PositiveInt | None, Meta(description="CPU threads of a rank.")] = None
     dtype: Annotated[

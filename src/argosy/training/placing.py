@@ -16,18 +16,22 @@ from time import monotonic  # noqa: TID251  (of real nodes; nothing here is simu
 
 import msgspec
 
-from argosy.fleet.messages import Command, ObservedReplica
+from argosy.fleet.messages import Command, Observation, ObservedReplica
 from argosy.fleet.runs import Island
-from argosy.launchers.port import PoolUnseenError
+from argosy.launchers.port import NoCapacityError, PoolUnseenError
 from argosy.launchers.ray.link import Link
 from argosy.launchers.ray.pool import Program, RayPool
 from argosy.training.credentials import CA, CERT, KEY
+from argosy.training.guests import Guests
 from argosy.training.island.launched import CREDENTIALS_FOLDER, SPEC_FILE
 from argosy.training.pools import PlacedPool
 
+ISLAND = "island-"  # before an island's name: the program's
 UNHEARD_S_MAX = 900.0  # as long as an island waits for a syncer that is away
 _OTHER_GRACE_S = 10.0  # for one that is not the one that is wanted
 _AGAIN_S = 1.0
+_LEASE_S = 30.0  # to finish its lease where it is to leave; clouds that take a machine give as much
+_STEP_S = 15.0  # then to finish its step
 _LOOK_S = 10.0  # at the latest
 _RENEW_S = 60.0  # between two looks at its credentials here
 _UNSEEN_S_MAX = 15.0  # of a pool, before we give up ending something there
@@ -49,11 +53,12 @@ class Clusters:
         """
         self._fleet = fleet
         self._pools = {pool.name: pool for pool in pools}
-        addresses = dict.fromkeys(pool.launcher.address for pool in pools)
+        hosts = {pool.launcher.address: pool.fleet for pool in pools}
         self._links = {
-            address: Link(address, fleet=fleet, log=logs / f"ray-{number}.log")
-            for number, address in enumerate(addresses)
+            address: Link(address, fleet=fleet, guest_of=host, log=logs / f"ray-{number}.log")
+            for number, (address, host) in enumerate(hosts.items())
         }
+        self.guests = {name: Guests() for name in self._pools}
         for pool in self._pools:
             self.pool(pool)
 
@@ -93,14 +98,20 @@ class PlacedIsland:
         self,
         pool: RayPool,
         island: Island,
+        guests: Guests,
         spec: bytes,
         *,
         credentials: Path,
         env: Mapping[str, str],
     ) -> None:
-        """`spec`: its IslandSpec as JSON; `credentials`: the folder that has its own."""
+        """`spec`: its IslandSpec as JSON; `credentials`: the folder that has its own.
+
+        `guests`: of that pool, it among them once it is there.
+        """
         self._pool = pool
-        self._name = f"island-{island.name}"
+        self._island = island
+        self._guests = guests
+        self._name = f"{ISLAND}{island.name}"
         self._spec = spec
         self._credentials = credentials
         is_on_chips = pool.has_chips and island.device != "cpu"
@@ -118,6 +129,9 @@ class PlacedIsland:
         if there is not None and self._is_another(there):
             await self._pool.stop(there.name, grace_s=_OTHER_GRACE_S)
             there = None
+        refusal = self._guests.refusal(self._island, monotonic())
+        if refusal and there is None:
+            raise NoCapacityError(refusal)
         files = self._files()
         await self._pool.start_program(
             Program(
@@ -129,7 +143,8 @@ class PlacedIsland:
                 unheard_s_max=UNHEARD_S_MAX,
             )
         )
-        process = PlacedProcess(self._pool, self._name)
+        process = PlacedProcess(self._pool, self._name, self._guests)
+        self._guests.came(self._island, self._chips, process)
         has_others = there is not None  # a former life of ours sent them
         self._renewing = asyncio.create_task(
             self._keep_renewed(process, {} if has_others else files)
@@ -141,7 +156,9 @@ class PlacedIsland:
         until_s = monotonic() + _NEW_BRIDGE_S
         while True:
             try:
-                return await find(self._pool, self._name)
+                seen = await self._pool.observe()
+                self._guests.hear(seen, monotonic())
+                return one_of(seen, self._name)
             except PoolUnseenError:
                 if monotonic() > until_s:
                     raise
@@ -172,15 +189,18 @@ class PlacedIsland:
 class PlacedProcess:
     """One life of an island on a node, followed from its start."""
 
-    def __init__(self, pool: RayPool, name: str) -> None:
+    def __init__(self, pool: RayPool, name: str, guests: Guests) -> None:
         self._pool = pool
         self._name = name
+        self._guests = guests
         self._seen: ObservedReplica | None = None
         self._listens = asyncio.Event()
         self._how: str | None = None
         self._has_ended = asyncio.Event()
         self._following = asyncio.create_task(self._follow())
+        self._leaving: asyncio.Task[None] | None = None
         self.tail = ""  # its last words, once it has ended
+        self.left_for = ""  # why it was told to leave
 
     @property
     def pid(self) -> int | None:
@@ -219,13 +239,29 @@ class PlacedProcess:
             told = await end(self._pool, self._name, grace_s=grace_s)
             self._end(told or "was stopped")
 
+    def leave(self, why: str) -> None:
+        """Have it send what it trained and end; its keeper starts it again once it may come."""
+        if not self.left_for:
+            self.left_for = why
+            self._leaving = asyncio.create_task(self._leave())
+
+    async def _leave(self) -> None:
+        """The second word: at its next step, without the rest of its lease."""
+        leaving = asyncio.create_task(self.stop(grace_s=_LEASE_S + _STEP_S))
+        await asyncio.wait((leaving,), timeout=_LEASE_S)
+        if not leaving.done():
+            await self.stop(grace_s=_STEP_S)
+        await leaving
+
     async def _follow(self) -> None:
         while self._how is None:
             try:
-                seen = await find(self._pool, self._name)
+                look = await self._pool.observe()
             except PoolUnseenError:  # it trains on: what it needs is the syncer
                 await asyncio.sleep(_AGAIN_S)
                 continue
+            seen = one_of(look, self._name)
+            self._guests.hear(look, monotonic())
             if seen is None:
                 self._end("was forgotten by its cluster")
             elif seen.state == "ended":
@@ -245,6 +281,7 @@ class PlacedProcess:
     def _end(self, how: str) -> None:
         if self._how is None:
             self._how = how
+            self._guests.gone(self._name.removeprefix(ISLAND), monotonic())
             self._listens.set()
             self._has_ended.set()
 
@@ -255,9 +292,8 @@ def how_and_tail(detail: str) -> tuple[str, str]:
     return (told[1], told[2] or "") if told else (detail, "")
 
 
-async def find(pool: RayPool, name: str) -> ObservedReplica | None:
-    """Raises PoolUnseenError."""
-    seen = await pool.observe()
+def one_of(seen: Observation, name: str) -> ObservedReplica | None:
+    """None: it is not there."""
     return next((one for one in seen.replicas if one.name == name), None)
 
 

@@ -6,9 +6,10 @@ from argosy.fleet.launchers import RayLauncher
 
 
 class PlacedPool(msgspec.Struct, frozen=True, kw_only=True):
-    """A pool, without the fleet that it is of."""
+    """A pool, without the rest of its fleet."""
 
     name: str
+    fleet: str | None = None  # whose pool it is; None: in a folder of an older Argosy
     launcher: RayLauncher
     chip: str | None
     maker: str | None  # of the chip

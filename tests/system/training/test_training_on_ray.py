@@ -4,12 +4,21 @@ import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import psutil
 import pytest
-from training_process import TrainingProcess, check_books, done_share, run_argosy, write_run
+from training_process import (
+    TrainingProcess,
+    check_books,
+    done_share,
+    run_argosy,
+    write_run,
+)
 
 from tests.launchers.ray_cluster import RayCluster, as_json, running_cluster
+from tests.system.fleet_process import FleetProcess
 
 pytestmark = [
     pytest.mark.ray,
@@ -22,12 +31,12 @@ LAUNCHER = '{{kind: ray, address: "{address}", labels: {{lab: here}}, resource: 
 FLEET = """\
 fleet: trained
 pools:
-  - {{name: chips, region: lab/here, launcher: {launcher}}}
+  - {{name: chips, region: lab/here, chip: TPU-v6e, launcher: {launcher}}}
 models:
   - {{name: served}}
 deployments:
   - {{model: served, pool: chips, engine: {{kind: simulated}}}}
-"""
+"""  # a replica takes one chip
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +71,12 @@ def fleet_file(cluster: RayCluster, folder: Path) -> Path:
     return path
 
 
-def run_file(folder: Path, *, steps: int) -> Path:
-    """Two islands, each on a chip of the pool; no round closes without both."""
+def run_file(folder: Path, *, steps: int, quorum: int = 2) -> Path:
+    """Two islands, each on a chip of the pool; no round closes without so many. Ann gives way."""
     path = write_run(folder / "run.yaml", steps=steps, islands=("ann", "bob"))
     text = path.read_text().replace("threads: 1}", "threads: 1, pool: chips}")
-    path.write_text(text.replace("outer: {", "outer: {quorum: 2, "))
+    text = text.replace("{name: ann,", "{name: ann, gives_way_s: 3,")
+    path.write_text(text.replace("outer: {", f"outer: {{quorum: {quorum}, "))
     return path
 
 
@@ -74,10 +84,10 @@ def run_file(folder: Path, *, steps: int) -> Path:
 def placed(command, cluster: RayCluster, state: Path, tmp_path: Path):
     """Starts a run of that many steps, and waits until both islands train."""
 
-    def start(steps: int) -> TrainingProcess:
+    def start(steps: int, *, quorum: int = 2) -> TrainingProcess:
         fleet = fleet_file(cluster, tmp_path)
         inner = ("--inner", "reference", "--step-s", "0.02")
-        file = run_file(tmp_path, steps=steps)
+        file = run_file(tmp_path, steps=steps, quorum=quorum)
         process = command("train", file, "--fleet", fleet, *inner)
         process.wait_until(lambda: done_share(state) > 0)
         process.wait_until(lambda: set(islands()) == {"east", "west"})
@@ -109,9 +119,13 @@ def check_alike_on_nodes(cluster: RayCluster, state: Path) -> None:
     """What an island had at the end is what the syncer wrote, bit for bit."""
     final = json.loads((state / "runs/tried/syncer/final/parameters.json").read_text())
     logs = cluster.state.glob("argosy/ray/run-tried-*/logs/island-*.log")
-    lines = [line for log in logs for line in log.read_text().splitlines()]
-    ended = [json.loads(line) for line in lines if '"event":"ended"' in line]
-    assert final["sha256"] in {one["published_sha256"] for one in ended}
+    assert final["sha256"] in {one["published_sha256"] for log in logs for one in ends(log)}
+
+
+def ends(log: Path) -> list[dict[str, Any]]:
+    """What an island said each time that it ended in order."""
+    lines = log.read_text().splitlines()
+    return [json.loads(line) for line in lines if '"event":"ended"' in line]
 
 
 def keys_on_nodes(cluster: RayCluster) -> list[Path]:
@@ -161,3 +175,52 @@ def in_store_of_cluster(cluster: RayCluster, text: str) -> bool:
     files = [path for path in (cluster.state.parent / "gcs").rglob("*") if path.is_file()]
     assert files
     return any(text.encode() in path.read_bytes() for path in files)
+
+
+def test_an_island_gives_way_to_a_replica_without_room_comes_back_and_leaves_a_drained_node(
+    placed, cluster, state, tmp_path
+):
+    process = placed(100_000, quorum=1)
+    fleet = FleetProcess(state / "fleet", fleet_file(cluster, tmp_path), "--port", "0")
+    try:
+        fleet.wait_ready()  # ann's chip is free, or it never is
+        (stays,) = islands()
+        assert "island-ann has left its place: a replica that takes 1 chips" in process.said
+        assert "island-ann waits for a place: it gives way" in process.said
+        assert "island-bob has left" not in process.said
+        before = done_share(state)
+        process.wait_until(lambda: done_share(state) > before)
+        assert answer_of(fleet)
+        node = ADDRESSES[stays]  # as Ray calls it
+        drained = run_argosy(fleet.state, "drain", node)
+        assert drained.returncode == 0, drained.stderr
+        told = f"island-bob has left its place: node {node} is to be emptied"
+        process.wait_until(lambda: told in process.said)
+        assert islands() == {}
+        undone = run_argosy(fleet.state, "drain", node, "--undo")
+        assert undone.returncode == 0, undone.stderr
+        process.wait_until(lambda: stays in islands())
+        assert fleet.stop() == 0, fleet.said
+    finally:
+        fleet.kill()
+    process.wait_until(lambda: set(islands()) == {"east", "west"})
+    newest = max(
+        cluster.state.glob("argosy/ray/run-tried-*/logs"), key=lambda one: one.stat().st_mtime
+    )
+    ended = [one for log in newest.glob("island-*.log") for one in ends(log)]
+    assert [one["lost_steps"] for one in ended] == [0, 0]  # both had finished their leases
+    process.interrupt()
+    assert process.wait_exit(120) == 0, process.said
+    assert islands() == {}
+
+
+def answer_of(fleet: FleetProcess) -> str:
+    """What the replica says."""
+    response = httpx.post(
+        f"{fleet.url}/v1/chat/completions",
+        json={"model": "served", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4},
+        headers={"Authorization": f"Bearer {fleet.key}"},
+        timeout=30,
+    )
+    assert response.status_code == 200, response.text
+    return response.json()["choices"][0]["message"]["content"]

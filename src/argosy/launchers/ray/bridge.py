@@ -1,7 +1,8 @@
 """The process that is the driver of one Ray cluster for one fleet.
 
-`python -m argosy.launchers.ray.bridge HOST:PORT NAMESPACE`, with the words of `protocol.py` on its
-standard streams. Each question has a thread, as Ray's calls block; one more listens to the actors.
+`python -m argosy.launchers.ray.bridge HOST:PORT NAMESPACE [HOST_NAMESPACE]`, the last of the fleet
+whose guest ours is, with the words of `protocol.py` on its standard streams. Each question has a
+thread, as Ray's calls block; one more listens to the actors.
 It ends when its stdin does. Ray calls hang while the head is gone: whoever started us keeps the
 deadlines, and kills us.
 """
@@ -27,6 +28,7 @@ from ray.job_config import JobConfig
 import argosy
 from argosy.fleet.messages import Observation
 from argosy.launchers.port import LaunchError, NoCapacityError, PoolUnseenError
+from argosy.launchers.ray.cluster import Book
 from argosy.launchers.ray.listening import Listening
 from argosy.launchers.ray.protocol import (
     Answered,
@@ -50,13 +52,13 @@ _WORDS_MAX = 300  # Ray's own go on with advice
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def main(address: str, namespace: str) -> None:
+def main(address: str, namespace: str, host: str | None = None) -> None:
     """Run until stdin ends."""
     if sys.platform == "linux":  # a Ray call that hangs may hold what our reading needs
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     said = _Voice()
     asked = os.fdopen(os.dup(0), "rb")
-    threading.Thread(target=_connect, args=(address, namespace, said), daemon=True).start()
+    threading.Thread(target=_connect, args=(address, namespace, host, said), daemon=True).start()
     try:
         for line in asked:
             question = msgspec.json.decode(line, type=Asked)
@@ -96,9 +98,10 @@ class _Voice:
 class Bridge:
     """Answers questions, once connected."""
 
-    def __init__(self, namespace: str) -> None:
-        self._replicas = Replicas(namespace)
-        self.sight = Sight(namespace)
+    def __init__(self, namespace: str, host: str | None) -> None:
+        book = Book(namespace, host)
+        self._replicas = Replicas(namespace, book)
+        self.sight = Sight(namespace, book)
 
     def answer(self, asked: Asked) -> Answered:
         """Never raises: what is wrong is said."""
@@ -129,7 +132,7 @@ class Bridge:
         return None
 
 
-def _connect(address: str, namespace: str, said: _Voice) -> None:
+def _connect(address: str, namespace: str, host: str | None, said: _Voice) -> None:
     # Nodes take the actor from their own Argosy. Ray's way, a copy in the head's store, loses it:
     # a head that came back counts its users wrongly, and deletes the copy under the last.
     local = JobConfig(code_search_path=[str(Path(argosy.__file__).parents[1])])
@@ -144,7 +147,7 @@ def _connect(address: str, namespace: str, said: _Voice) -> None:
     except Exception as error:  # noqa: BLE001  (whatever it is: it is said, and we end)
         said.say(Connected(failure=f"{type(error).__name__}: {error}"))
         os._exit(1)
-    bridge = Bridge(namespace)
+    bridge = Bridge(namespace, host)
     said.serve(bridge)
     said.say(Connected())
     listening = Listening(bridge.sight)
@@ -157,4 +160,4 @@ def _connect(address: str, namespace: str, said: _Voice) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])

@@ -8,6 +8,7 @@ about a millisecond, and hangs for as long as the head (the GCS) is gone: caller
 # An extra, which make test-ray installs.
 # pyright: reportMissingImports=false
 
+from time import time  # noqa: TID251  (of real hosts; nothing here is simulated)
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -15,10 +16,12 @@ import ray
 from ray._private import state as ray_state
 from ray.experimental import internal_kv
 
-from argosy.launchers.ray.protocol import Record, Resources
+from argosy.launchers.ray.protocol import Record, Resources, Want
 
 _REPLICA = b"replica/"
 _CORDON = b"cordon/"
+_WANT = b"want/"
+_WANT_S = 90.0  # one without room is tried again within 38 s; clocks differ by less than the rest
 _UNFINISHED = ("DEPENDENCIES_UNREADY", "PENDING_CREATION", "ALIVE", "RESTARTING")
 _UNEXPECTED = 2  # gcs.proto NodeDeathInfo.UNEXPECTED_TERMINATION: killed, not scaled away
 
@@ -118,11 +121,20 @@ def _death(cause: _Cause) -> str:
     return f"{first}: {exit_detail}" if exit_detail else first or "Ray does not say why"
 
 
-class Book:
-    """What one fleet asked for, in the cluster's store: outlives us, and a head that lasts."""
+def _is_fresh(want: Want) -> bool:
+    return abs(time() - want.at_s) < _WANT_S
 
-    def __init__(self, namespace: str) -> None:
+
+class Book:
+    """What one fleet asked for, in the cluster's store: outlives us, and a head that lasts.
+
+    `host`: the namespace of the fleet that the nodes are of, where it is another, whose guest we
+    are: what that one closes is closed to us, and what it has no room for we are told.
+    """
+
+    def __init__(self, namespace: str, host: str | None) -> None:
         self._namespace = namespace.encode()
+        self._host = None if host is None else Book(host, None)
 
     def records(self) -> list[Record]:
         """Of all pools of the fleet on this cluster."""
@@ -151,7 +163,8 @@ class Book:
     def cordons(self) -> dict[str, str]:
         """The nodes' names, and why."""
         found = self._all(_CORDON)
-        return {key.decode(): value.decode() for key, value in found.items()}
+        ours = {key.decode(): value.decode() for key, value in found.items()}
+        return ours if self._host is None else self._host.cordons() | ours
 
     def cordon(self, node: str, reason: str | None) -> None:
         """Or lift it, without a reason."""
@@ -160,6 +173,29 @@ class Book:
             internal_kv._internal_kv_del(key, namespace=self._namespace)
         else:  # Ray's store tells an empty value from none badly
             internal_kv._internal_kv_put(key, reason or "-", namespace=self._namespace)
+
+    def wants_of_host(self) -> list[Want]:
+        """Of its replicas that lately found no room, on all pools; none where we are no guest."""
+        if self._host is None:
+            return []
+        values = self._host._all(_WANT).values()
+        found = (msgspec.json.decode(value, type=Want) for value in values)
+        return [want for want in found if _is_fresh(want)]
+
+    def want(self, name: str, want: Want) -> None:
+        """Write down what found no room, for guests to see; strike out those of long ago."""
+        if self._host is not None:
+            return
+        for key, value in self._all(_WANT).items():
+            if not _is_fresh(msgspec.json.decode(value, type=Want)):
+                self.unwant(key.decode())
+        internal_kv._internal_kv_put(
+            _WANT + name.encode(), msgspec.json.encode(want), namespace=self._namespace
+        )
+
+    def unwant(self, name: str) -> None:
+        """It found room."""
+        internal_kv._internal_kv_del(_WANT + name.encode(), namespace=self._namespace)
 
     def _all(self, prefix: bytes) -> dict[bytes, bytes]:
         keys = internal_kv._internal_kv_list(prefix, namespace=self._namespace)

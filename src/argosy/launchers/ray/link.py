@@ -18,7 +18,15 @@ import msgspec
 
 from argosy.fleet.messages import Observation
 from argosy.launchers.port import LaunchError, NoCapacityError, PoolUnseenError
-from argosy.launchers.ray.protocol import Answered, Asked, Changed, Connected, Question, Said
+from argosy.launchers.ray.protocol import (
+    Answered,
+    Asked,
+    Changed,
+    Connected,
+    Question,
+    Said,
+    namespace_of,
+)
 
 _HEAD_ANSWERS_S = 0.5
 _SILENT_S = 8.0  # with a head that answers: it hangs
@@ -32,11 +40,16 @@ _ENVIRONMENT = {
 
 
 class Link:
-    """To the cluster at `address` (its head), for one fleet; pools of it may share one."""
+    """To the cluster at `address` (its head), for one fleet; pools of it may share one.
 
-    def __init__(self, address: str, *, fleet: str, log: Path | None = None) -> None:
+    `guest_of`: the fleet that its nodes are of, where that is another (`cluster.Book`).
+    """
+
+    def __init__(
+        self, address: str, *, fleet: str, guest_of: str | None = None, log: Path | None = None
+    ) -> None:
         self._address = address
-        self._namespace = f"argosy-{fleet}"
+        self._namespaces = [namespace_of(one) for one in (fleet, guest_of) if one is not None]
         self._log = log  # of the bridge's stderr; None: dropped
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -122,7 +135,7 @@ class Link:
             self._process = await asyncio.create_subprocess_exec(
                 *argv,
                 self._address,
-                self._namespace,
+                *self._namespaces,
                 env={**os.environ, **_ENVIRONMENT},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

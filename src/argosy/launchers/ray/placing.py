@@ -18,7 +18,7 @@ _FREE_WITHIN_S = 1.5  # after something has ended, for Ray to know
 _STEP_S = 0.05
 
 
-class _FullError(NoCapacityError):
+class FullError(NoCapacityError):
     """All is taken, or Ray has not noticed yet that it is not."""
 
 
@@ -29,7 +29,7 @@ def find_room(launch: Launch, book: Book) -> None:
         refusal = _refusal(launch, book)
         if refusal is None:
             return
-        if attempt == tries or not isinstance(refusal, _FullError):
+        if attempt == tries or not isinstance(refusal, FullError):
             raise refusal
         sleep(_STEP_S)
 
@@ -73,7 +73,7 @@ def _full(launch: Launch, book: Book, able: list[Node]) -> LaunchError | None:
     free = list(free_chips(able, launch.resources).values())
     if sum(each // chips for each in left) > waiting and any(each >= chips for each in free):
         return None
-    return _FullError(
+    return FullError(
         f"{launch.name} takes {chips} x {launch.resources.name}; free on the {len(able)} open "
         f"nodes of pool {launch.pool}: {left} by our records, {free} by Ray's; {waiting} wait"
     )

@@ -120,3 +120,16 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     generation: str
     chips: int
     actor: str | None = None  # Ray's id; None: not made yet
+
+
+class Want(msgspec.Struct, frozen=True, kw_only=True):
+    """A replica that found no room, as the cluster's own store keeps it for guests to see."""
+
+    pool: str
+    chips: int  # on one node
+    at_s: float  # Unix time of its last try
+
+
+def namespace_of(fleet: str) -> str:
+    """Of a fleet on a cluster."""
+    return f"argosy-{fleet}"

@@ -9,7 +9,7 @@ threads; the refusals are the port's exceptions.
 # pyright: reportMissingImports=false
 
 import threading
-from time import sleep
+from time import sleep, time  # noqa: TID251  (of real hosts; nothing here is simulated)
 from typing import Any
 
 import msgspec
@@ -21,8 +21,8 @@ from argosy.launchers.port import LaunchError, PoolUnseenError
 from argosy.launchers.ray import cluster
 from argosy.launchers.ray.actor import ReplicaActor
 from argosy.launchers.ray.cluster import Book
-from argosy.launchers.ray.placing import actor_options, find_room
-from argosy.launchers.ray.protocol import Launch, Record
+from argosy.launchers.ray.placing import FullError, actor_options, find_room
+from argosy.launchers.ray.protocol import Launch, Record, Want
 from argosy.launchers.ray.sight import named
 
 _GONE_S = 5.0  # after SIGKILL, for its process; after ray.kill, for its actor
@@ -33,9 +33,9 @@ _ANSWER_S = 3.0
 class Replicas:
     """Of one fleet on one cluster."""
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, book: Book) -> None:
         self._namespace = namespace
-        self._book = Book(namespace)
+        self._book = book
         self._actor_class = ray.remote(ReplicaActor)
         self._starting = threading.Lock()  # two at once would be promised the same chips
 
@@ -51,10 +51,19 @@ class Replicas:
             there = self._book.record(launch.name)
             if there is not None and self._is_there(there, launch):
                 return
-            find_room(launch, self._book)
+            self._find_room(launch)
             if there is None and not self._book.put(record, is_new=True):
                 return  # another control plane was first by a millisecond
             self._make(launch, record)
+
+    def _find_room(self, launch: Launch) -> None:
+        try:
+            find_room(launch, self._book)
+        except FullError:
+            want = Want(pool=launch.pool, chips=launch.chips, at_s=time())
+            self._book.want(launch.name, want)
+            raise
+        self._book.unwant(launch.name)
 
     def _is_there(self, there: Record, launch: Launch) -> bool:
         if there.generation != launch.generation or there.pool != launch.pool:

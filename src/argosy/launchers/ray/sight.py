@@ -23,9 +23,9 @@ _ANSWER_S = 1.0
 class Sight:
     """Of all pools of a fleet on one cluster. `silent`: the actors that owe an answer for long."""
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, book: Book) -> None:
         self._namespace = namespace
-        self._book = Book(namespace)
+        self._book = book
         self._handles: dict[str, ActorHandle[Any]] = {}
         self._dead: dict[str, ActorState] = {}
         self._told: dict[str, Description] = {}
@@ -41,6 +41,7 @@ class Sight:
         return Observation(
             replicas=tuple(self._replica(record, actors, names) for record in records),
             nodes=_observed_nodes(nodes, resources, self._book.cordons()),
+            wanted=tuple(want.chips for want in self._book.wants_of_host() if want.pool == pool),
         )
 
     def look(self) -> tuple[tuple[Any, ...], dict[str, str]]:
@@ -55,7 +56,9 @@ class Sight:
         there = tuple(
             (node.id, node.state) for node in cluster.nodes() if node.state in ("up", "draining")
         )
-        signature = (records, ours, there, self._book.cordons(), frozenset(self.silent))
+        wanted = {(want.pool, want.chips) for want in self._book.wants_of_host()}
+        cordons = self._book.cordons()
+        signature = (records, ours, there, cordons, wanted, frozenset(self.silent))
         return signature, dict(_alive(records, actors))
 
     def version(self, id: str) -> int:

@@ -1,10 +1,11 @@
-"""How much each island trains, when a round closes, what a delta counts, which one is not believed.
+"""How much each island trains, when a round closes, what a delta counts, who leaves, who is wrong.
 
 Belongs here: decisions about islands of unlike and changing speed, as pure functions of what is
 known. Does not: leases and their ledger, bytes, the arithmetic of a round (`training/outer`). The
 syncer and a simulated run call the same. Read `views.py`, then `rations.py` and `rounds.py`.
 """
 
+from argosy.policies.elasticity.making_room import Guest, who_leaves
 from argosy.policies.elasticity.rations import blocks_of_lease, rations
 from argosy.policies.elasticity.rounds import (
     closing,
@@ -39,6 +40,7 @@ __all__ = [
     "DeltaWeight",
     "Distrust",
     "ElasticitySettings",
+    "Guest",
     "IslandSeen",
     "RoundView",
     "TrustState",
@@ -54,4 +56,5 @@ __all__ = [
     "size_trust",
     "usual_momentum",
     "weights",
+    "who_leaves",
 ]
