@@ -151,8 +151,9 @@ def test_islands_outlive_a_killed_command_and_the_next_one_goes_on_with_them_or_
     again.interrupt()
     assert again.wait_exit(120) == 0, again.said
     assert islands() == {}
+    before_share = done_share(state)
     once_more = command("runs", "resume", "tried")
-    once_more.wait_until(lambda: len(islands()) == 2)
+    once_more.wait_until(lambda: done_share(state) > before_share)  # both train
     once_more.kill()
     assert len(islands()) == 2
     stopped = run_argosy(state, "runs", "stop", "tried")
