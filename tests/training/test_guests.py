@@ -38,9 +38,19 @@ def test_the_one_that_gives_way_leaves_once_and_may_come_so_long_after_the_last_
     guests.gone("ann", 12.0)
     guests.hear(look(4), 12.5)
     assert "gives way" in guests.refusal(ann, 72.4)
-    assert guests.refusal(ann, 72.5) == ""
+    assert "gives way" in guests.refusal(ann, 72.5)  # at the last look one was still without
+    guests.hear(look(), 73.0)
+    assert guests.refusal(ann, 73.0) == ""
     assert guests.refusal(bob, 13.0) == ""
     assert other.left_for == ""
+
+
+def test_with_no_patience_at_all_it_does_not_come_before_the_replica():
+    guests, ann = Guests(), island("ann", 0.0)
+    guests.hear(look(4, free=4), 10.0)
+    assert "gives way" in guests.refusal(ann, 10.1)
+    guests.hear(look(free=4), 12.0)
+    assert guests.refusal(ann, 12.0) == ""
 
 
 def test_where_there_is_room_nobody_leaves():

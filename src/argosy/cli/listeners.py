@@ -6,6 +6,7 @@ waits in its socket for the successor.
 
 import os
 import socket
+from collections.abc import Sequence
 
 from argosy.fleet.config import Gateway as Settings
 
@@ -64,12 +65,12 @@ def in_words(error: OSError) -> str:
     return os.strerror(error.errno)
 
 
-def _addresses(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
+def _addresses(host: str, port: int) -> Sequence[tuple[int, tuple[object, ...]]]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))  # type: ignore[misc]
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
-def _bound(family: int, address: tuple[str, int], *, is_shared: bool) -> socket.socket:
+def _bound(family: int, address: tuple[object, ...], *, is_shared: bool) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

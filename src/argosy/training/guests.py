@@ -4,6 +4,7 @@ Owns what is remembered from look to look; who leaves is `policies/elasticity/ma
 decision. Times are a monotonic clock's.
 """
 
+import math
 from typing import Protocol
 
 from argosy.fleet.messages import Observation
@@ -36,7 +37,8 @@ class Guests:
 
     def __init__(self) -> None:
         self._lives: dict[str, tuple[Island, int, Leaver]] = {}
-        self._wanted_s: float | None = None  # when replicas were last without room
+        self._is_wanted = False  # at the last look replicas were without room
+        self._wanted_s = -math.inf  # when they last were
         self._settles_s = 0.0
 
     def came(self, island: Island, chips: int, life: Leaver) -> None:
@@ -51,6 +53,7 @@ class Guests:
 
     def hear(self, seen: Observation, now_s: float) -> None:
         """Tell those to leave that should."""
+        self._is_wanted = bool(seen.wanted)
         if seen.wanted:
             self._wanted_s = now_s
         if now_s < self._settles_s:
@@ -77,10 +80,9 @@ class Guests:
 
     def refusal(self, island: Island, now_s: float) -> str:
         """Why it is not to be started there now; "": it may be."""
-        if island.gives_way_s is None or self._wanted_s is None:
+        if island.gives_way_s is None:
             return ""
-        again_s = self._wanted_s + island.gives_way_s - now_s
-        if again_s <= 0:
+        if not self._is_wanted and now_s >= self._wanted_s + island.gives_way_s:
             return ""
         return (
             f"it gives way to replicas without room on pool {island.pool}, and comes "
