@@ -39,7 +39,7 @@ test: $(VENV)/.dev      ## the default suite, about twelve minutes on two cores
 	@echo "compiling the simulator (once; a minute)"
 	@$(BIN)/argosy simulate examples/five-makers.yaml --until 1 --no-interval >/dev/null
 	@$(BIN)/python -m pytest -q tests/control tests/launchers  # they count processes: alone
-	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --ignore=tests/control --ignore=tests/launchers
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --ignore=tests/control --ignore=tests/launchers
 
 laws: $(VENV)/.dev      ## the laws on examples that no run before had
 	@ARGOSY_LAWS=chance $(BIN)/python -m pytest -q -n 2 tests/laws $(ARGS)

@@ -18,6 +18,11 @@ settings.register_profile("chance", print_blob=True)
 settings.load_profile(os.environ.get("ARGOSY_LAWS", "same"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first: where files are dealt out to workers, short ones then fill the end."""
+    items.sort(key=lambda item: "tests/system/" not in item.nodeid)
+
+
 @pytest.fixture(scope="session")
 def weights() -> Path:
     """SmolLM2-135M-Instruct as a GGUF file."""
