@@ -61,7 +61,7 @@ class Optimizer(Config, frozen=True, kw_only=True):
 
     lr: PositiveFloat = 1e-3
     beta1: Share = 0.9
-    beta2: Share = 0.95
+    beta2: Share = 0.99  # 0.95 is of larger batches: docs/TRAINING_PARITY.md
     epsilon: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.1
     clip_norm: Annotated[PositiveFloat, Meta(description="Gradients are scaled down to it.")] = 1.0
