@@ -26,7 +26,6 @@ from argosy.training.guests import Guests
 from argosy.training.island.launched import CREDENTIALS_FOLDER, SPEC_FILE
 from argosy.training.pools import PlacedPool
 
-ISLAND = "island-"  # before an island's name: the program's
 UNHEARD_S_MAX = 900.0  # as long as an island waits for a syncer that is away
 _OTHER_GRACE_S = 10.0  # for one that is not the one that is wanted
 _AGAIN_S = 1.0
@@ -111,7 +110,7 @@ class PlacedIsland:
         self._pool = pool
         self._island = island
         self._guests = guests
-        self._name = f"{ISLAND}{island.name}"
+        self._name = _program_of(island.name)
         self._spec = spec
         self._credentials = credentials
         is_on_chips = pool.has_chips and island.device != "cpu"
@@ -143,7 +142,7 @@ class PlacedIsland:
                 unheard_s_max=UNHEARD_S_MAX,
             )
         )
-        process = PlacedProcess(self._pool, self._name, self._guests)
+        process = PlacedProcess(self._pool, self._island.name, self._guests)
         self._guests.came(self._island, self._chips, process)
         has_others = there is not None  # a former life of ours sent them
         self._renewing = asyncio.create_task(
@@ -189,9 +188,10 @@ class PlacedIsland:
 class PlacedProcess:
     """One life of an island on a node, followed from its start."""
 
-    def __init__(self, pool: RayPool, name: str, guests: Guests) -> None:
+    def __init__(self, pool: RayPool, island: str, guests: Guests) -> None:
         self._pool = pool
-        self._name = name
+        self._island = island
+        self._name = _program_of(island)
         self._guests = guests
         self._seen: ObservedReplica | None = None
         self._listens = asyncio.Event()
@@ -281,7 +281,7 @@ class PlacedProcess:
     def _end(self, how: str) -> None:
         if self._how is None:
             self._how = how
-            self._guests.gone(self._name.removeprefix(ISLAND), monotonic())
+            self._guests.gone(self._island, monotonic())
             self._listens.set()
             self._has_ended.set()
 
@@ -290,6 +290,11 @@ def how_and_tail(detail: str) -> tuple[str, str]:
     """How a process ended and its last words, from what its actor says; else how the actor did."""
     told = _END.fullmatch(detail)
     return (told[1], told[2] or "") if told else (detail, "")
+
+
+def _program_of(island: str) -> str:
+    """Its name among the programs of a pool."""
+    return f"island-{island}"
 
 
 def one_of(seen: Observation, name: str) -> ObservedReplica | None:

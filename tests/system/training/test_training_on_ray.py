@@ -197,22 +197,53 @@ def test_an_island_gives_way_to_a_replica_without_room_comes_back_and_leaves_a_d
         assert drained.returncode == 0, drained.stderr
         told = f"island-bob has left its place: node {node} is to be emptied"
         process.wait_until(lambda: told in process.said)
+        process.wait_until(lambda: "island-bob waits for a place" in process.said)
         assert islands() == {}
+        start_node(cluster, "north")
+        process.wait_until(lambda: set(islands()) == {"north"})
         undone = run_argosy(fleet.state, "drain", node, "--undo")
         assert undone.returncode == 0, undone.stderr
-        process.wait_until(lambda: stays in islands())
         assert fleet.stop() == 0, fleet.said
     finally:
         fleet.kill()
-    process.wait_until(lambda: set(islands()) == {"east", "west"})
-    newest = max(
-        cluster.state.glob("argosy/ray/run-tried-*/logs"), key=lambda one: one.stat().st_mtime
-    )
-    ended = [one for log in newest.glob("island-*.log") for one in ends(log)]
+    process.wait_until(lambda: len(islands()) == 2)
+    logs = newest_logs(cluster).glob("island-*.log")
+    ended = [one for log in logs for one in ends(log)]
     assert [one["lost_steps"] for one in ended] == [0, 0]  # both had finished their leases
     process.interrupt()
     assert process.wait_exit(120) == 0, process.said
     assert islands() == {}
+    cluster.kill("north")
+
+
+def test_one_whose_lease_is_long_leaves_at_its_next_step_half_a_minute_after_it_was_told(
+    command, cluster, state, tmp_path
+):
+    fleet = fleet_file(cluster, tmp_path)
+    file = run_file(tmp_path, steps=1_000_000, quorum=1)
+    file.write_text(file.read_text().replace("inner_steps: 10", "inner_steps: 100000"))
+    inner = ("--inner", "reference", "--step-s", "0.02")
+    process = command("train", file, "--fleet", fleet, *inner)
+    process.wait_until(lambda: process.said.count("trains on 127.0.0.") == 2)
+    up = FleetProcess(state / "fleet", fleet, "--port", "0")
+    try:
+        told = "island-ann has left its place: a replica that takes 1 chips"
+        process.wait_until(lambda: told in process.said)
+        up.wait_ready()
+    finally:
+        up.kill()
+    (ended,) = ends(newest_logs(cluster) / "island-ann.log")
+    assert ended["state"] == "left"
+    assert ended["lost_steps"] > 0
+    assert "island-ann killed" not in process.said
+    process.interrupt()
+    assert process.wait_exit(120) == 0, process.said
+
+
+def newest_logs(cluster: RayCluster) -> Path:
+    """Of the islands of the newest run, on all nodes."""
+    found = cluster.state.glob("argosy/ray/run-tried-*/logs")
+    return max(found, key=lambda one: one.stat().st_mtime)
 
 
 def answer_of(fleet: FleetProcess) -> str:
